@@ -1,0 +1,101 @@
+"""pyconv: small convolutional networks on a CPU, fast, with every activation in view.
+
+>>> import pyconv
+>>> model = pyconv.load("fashion")                      # doctest: +SKIP
+>>> model.classify(images)[0]                           # doctest: +SKIP
+[Prediction(label='Ankle boot', index=9, probability=0.99)]
+
+Everything is imported when it is first used: `import pyconv` loads neither TensorFlow, nor
+onnxruntime, nor grpc.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    __version__: str
+    from pyconv import data as data
+    from pyconv.client import Client as Client
+    from pyconv.errors import DataError as DataError
+    from pyconv.errors import ExportError as ExportError
+    from pyconv.errors import InputError as InputError
+    from pyconv.errors import MissingExtraError as MissingExtraError
+    from pyconv.errors import ModelError as ModelError
+    from pyconv.errors import PictureError as PictureError
+    from pyconv.errors import PyconvError as PyconvError
+    from pyconv.errors import UnsupportedOperatorError as UnsupportedOperatorError
+    from pyconv.model import Model as Model
+    from pyconv.model import Prediction as Prediction
+    from pyconv.model import load as load
+    from pyconv.ops import activation as activation
+    from pyconv.ops import add as add
+    from pyconv.ops import average_pool2d as average_pool2d
+    from pyconv.ops import concat as concat
+    from pyconv.ops import conv2d as conv2d
+    from pyconv.ops import dense as dense
+    from pyconv.ops import flatten as flatten
+    from pyconv.ops import global_average_pool2d as global_average_pool2d
+    from pyconv.ops import global_max_pool2d as global_max_pool2d
+    from pyconv.ops import max_pool2d as max_pool2d
+    from pyconv.ops import multiply as multiply
+    from pyconv.ops import pad as pad
+    from pyconv.ops import relu as relu
+    from pyconv.ops import reshape as reshape
+    from pyconv.ops import softmax as softmax
+    from pyconv.ops import transpose as transpose
+
+_HOMES = {
+    "pyconv.client": ["Client"],
+    "pyconv.errors": [
+        "DataError",
+        "ExportError",
+        "InputError",
+        "MissingExtraError",
+        "ModelError",
+        "PictureError",
+        "PyconvError",
+        "UnsupportedOperatorError",
+    ],
+    "pyconv.model": ["Model", "Prediction", "load"],
+    "pyconv.ops": [
+        "activation",
+        "add",
+        "average_pool2d",
+        "concat",
+        "conv2d",
+        "dense",
+        "flatten",
+        "global_average_pool2d",
+        "global_max_pool2d",
+        "max_pool2d",
+        "multiply",
+        "pad",
+        "relu",
+        "reshape",
+        "softmax",
+        "transpose",
+    ],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", "data", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "data":
+        return import_module("pyconv.data")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pyconv")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'pyconv' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,102 @@
+"""The onnxruntime engine: the same interface over `onnxruntime.InferenceSession`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs
+from pyconv.errors import InputError, ModelError, unknown_name
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int16)": "int16",
+    "tensor(uint16)": "uint16",
+    "tensor(int32)": "int32",
+    "tensor(uint32)": "uint32",
+    "tensor(int64)": "int64",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+
+
+class OnnxRuntimeEngine:
+    """Runs the graph with onnxruntime on the CPU.
+
+    onnxruntime computes only declared graph outputs, so a request for an intermediate tensor makes
+    a session whose graph declares it too. Sessions are kept by the set of extra outputs.
+    """
+
+    name: EngineName = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self.threads = threads
+        self._path = path
+        self._lock = threading.Lock()
+        self._session = self._open(path.read_bytes())
+        self._sessions: dict[frozenset[str], ort.InferenceSession] = {frozenset(): self._session}
+        self.inputs: Sequence[TensorInfo] = [_info(item) for item in self._session.get_inputs()]
+        self.outputs: Sequence[TensorInfo] = [_info(item) for item in self._session.get_outputs()]
+        self._output_names = [info.name for info in self.outputs]
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """See `pyconv.engines.base.Engine.run`."""
+        check_inputs(self.inputs, inputs)
+        wanted = list(outputs) if outputs is not None else self._output_names
+        session = self._session_for(wanted)
+        # A graph input may be asked for like any tensor; onnxruntime does not return inputs.
+        computed = [name for name in dict.fromkeys(wanted) if name not in inputs]
+        arrays = session.run(computed, dict(inputs)) if computed else []
+        by_name = {**inputs, **dict(zip(computed, arrays, strict=True))}
+        return {name: by_name[name] for name in wanted}
+
+    def steps(self) -> Sequence[Step]:
+        """Nothing: onnxruntime does not tell what it compiled."""
+        return ()
+
+    def _open(self, model: bytes) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only; they reach the caller as exceptions
+        try:
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exception types share no other base
+            raise ModelError(f"{self._path}: onnxruntime cannot load it: {error}") from error
+
+    def _session_for(self, wanted: Sequence[str]) -> ort.InferenceSession:
+        known = {info.name for info in (*self.inputs, *self.outputs)}
+        extra = frozenset(wanted) - known
+        with self._lock:
+            if extra not in self._sessions:
+                self._sessions[extra] = self._open(self._with_outputs(extra))
+            return self._sessions[extra]
+
+    def _with_outputs(self, extra: frozenset[str]) -> bytes:
+        model = onnx.load(str(self._path))
+        produced = [name for node in model.graph.node for name in node.output if name]
+        for name in sorted(extra):
+            if name not in produced:
+                raise InputError(unknown_name("tensor", name, produced))
+            # Neither type nor shape is needed: onnxruntime infers both.
+            model.graph.output.append(onnx.ValueInfoProto(name=name))
+        return model.SerializeToString()
+
+
+def _info(item: ort.NodeArg) -> TensorInfo:
+    return TensorInfo(
+        name=item.name,
+        dtype=_DTYPES.get(item.type, item.type),
+        shape=tuple(size if isinstance(size, int) else None for size in item.shape),
+    )

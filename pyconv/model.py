@@ -1,0 +1,292 @@
+"""`load()` and `Model`: one network, whichever engine runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from pyconv import bundled
+from pyconv.engines import base
+from pyconv.engines.base import Array, Engine, EngineName, Step, TensorInfo, shape_text
+from pyconv.errors import InputError, ModelError, unknown_name
+from pyconv.metadata import InputContract, Layer, Metadata
+
+if TYPE_CHECKING:
+    from pyconv.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class and its probability.
+
+    Attributes:
+        label: the class's name, or its number as text where the file has no names.
+        index: the class's place on the output's last axis.
+        probability: between 0 and 1.
+    """
+
+    label: str
+    index: int
+    probability: float
+
+
+def load(model: str | Path, *, engine: EngineName = "native", threads: int = 1) -> Model:
+    """Load a network.
+
+    Args:
+        model: the name of a bundled model (`"fashion"`, `"digits"`) or the path of an ONNX file.
+        engine: `"native"`, pyconv's own kernels, or `"onnxruntime"`.
+        threads: how many threads one call may use, at least 1.
+
+    Raises:
+        InputError: no such engine, or fewer than one thread.
+        ModelError: the file is missing or broken.
+        UnsupportedOperatorError: the native engine lacks operators that the graph uses; all of
+            them are named.
+    """
+    if threads < 1:
+        raise InputError(f"threads: expected at least 1, got {threads}")
+    path = bundled.resolve(model)
+    try:
+        props = {
+            item.key: item.value
+            for item in onnx.load(str(path), load_external_data=False).metadata_props
+        }
+    except Exception as error:  # protobuf and onnx raise types that share no other base
+        raise ModelError(f"{path}: not an ONNX file: {error}") from error
+    return Model(path, base.create(engine, path, threads), Metadata.from_props(props))
+
+
+class Model:
+    """One network on one engine. Made by `load`; safe to call from many threads at once.
+
+    Attributes:
+        path: the ONNX file.
+        metadata: what the file says about itself; its fields are empty where the file is silent.
+    """
+
+    def __init__(self, path: Path, engine: Engine, metadata: Metadata) -> None:
+        self.path = path
+        self.metadata = metadata
+        self._engine = engine
+        self._contract = metadata.input or _guess_contract(engine.inputs)
+        self.run = engine.run  # the raw interface is the engine's own: nothing stands between
+        """Compute tensors by their ONNX names, without preprocessing (`Engine.run`)."""
+
+    @property
+    def engine(self) -> EngineName:
+        """The engine's name: `"native"` or `"onnxruntime"`."""
+        return self._engine.name
+
+    @property
+    def threads(self) -> int:
+        """How many threads one call may use."""
+        return self._engine.threads
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """The ONNX graph's inputs."""
+        return self._engine.inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        """The ONNX graph's outputs."""
+        return self._engine.outputs
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The class names; empty where the file does not give them."""
+        return self.metadata.labels
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """The names that `activations` takes: Keras layers, or tensors where there is no map."""
+        return [layer.name for layer in self._layers()]
+
+    @property
+    def input_contract(self) -> InputContract | None:
+        """How pictures become the input; None where the network does not take pictures."""
+        return self._contract
+
+    def predict(self, images: Array) -> NDArray[np.float32]:
+        """The network's main output for a batch of images.
+
+        Args:
+            images: (n, height, width) or (n, height, width, channels). uint8 pixels (0 to 255) are
+                scaled as the file's input contract says; float32 goes to the network as it is.
+
+        Returns:
+            (n, classes) float32: probabilities that sum to 1 (softmax is taken here where the
+            network ends before it), or the output's own values for a network that is no
+            classifier.
+
+        Raises:
+            InputError: the images have another shape or dtype than the network takes.
+        """
+        inputs = self.preprocess(images)
+        contract = self.metadata.output
+        name = contract.tensor if contract else self._engine.outputs[0].name
+        result: NDArray[np.float32] = self._engine.run(inputs, [name])[name]
+        if contract is not None and contract.kind == "logits":
+            result = np.exp(result - result.max(axis=-1, keepdims=True))
+            result /= result.sum(axis=-1, keepdims=True)
+        return result
+
+    def classify(self, images: Array, top: int = 1) -> list[list[Prediction]]:
+        """The likeliest classes of each image.
+
+        Args:
+            images: as `predict` takes them.
+            top: how many classes an image, the likeliest first; all of them if there are fewer.
+
+        Returns:
+            A list of predictions for each image.
+
+        Raises:
+            InputError: `top` is below 1, or as for `predict`.
+            ModelError: the network's output is no row of class scores.
+        """
+        if top < 1:
+            raise InputError(f"top: expected at least 1, got {top}")
+        scores = self.predict(images)
+        if scores.ndim != 2:
+            raise ModelError(
+                f"{self.path}: classify needs an output of shape (n, classes), "
+                f"this network's is {shape_text(scores.shape)}; use predict or run"
+            )
+        labels = self.labels or [str(index) for index in range(scores.shape[1])]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        return [
+            [Prediction(labels[index], int(index), float(row[index])) for index in best]
+            for row, best in zip(scores, order, strict=True)
+        ]
+
+    def activations(self, images: Array, layers: Sequence[str] | None = None) -> dict[str, Array]:
+        """What chosen layers put out for a batch of images.
+
+        Args:
+            images: as `predict` takes them.
+            layers: names from `layers` (or of any tensor in the graph); all layers by default.
+
+        Returns:
+            The outputs by layer name in Keras' layout, such as (n, height, width, channels). For a
+            file without a layer map, tensors by name in their ONNX layout.
+
+        Raises:
+            InputError: a layer does not exist, or as for `predict`.
+        """
+        known = {layer.name: layer for layer in self._layers()}
+        names = list(known) if layers is None else list(layers)
+        chosen = [known.get(name) or Layer(name, "", name, (), ()) for name in names]
+        inputs = self.preprocess(images)
+        try:
+            arrays = self._engine.run(inputs, [layer.tensor for layer in chosen])
+        except InputError:
+            for name in names:
+                if name not in known:
+                    raise InputError(unknown_name("layer", name, known)) from None
+            raise
+        return {
+            layer.name: arrays[layer.tensor].transpose(layer.axes)
+            if layer.axes
+            else arrays[layer.tensor]
+            for layer in chosen
+        }
+
+    def preprocess(self, images: Array) -> dict[str, Array]:
+        """The network's input for a batch of images: what `predict` hands to the engine.
+
+        Args:
+            images: as `predict` takes them.
+
+        Returns:
+            The input tensor, under its name in the graph.
+
+        Raises:
+            InputError: the images have another shape or dtype than the network takes.
+        """
+        contract = self._contract
+        if contract is None:
+            raise InputError(
+                f"{self.path}: this network does not take one batch of images; its inputs are "
+                + ", ".join(f"{i.name} {i.dtype} {shape_text(i.shape)}" for i in self.inputs)
+                + "; use run()"
+            )
+        images = np.asarray(images)
+        height, width, channels = contract.height, contract.width, contract.channels
+        grey = images.ndim == 3 and channels == 1
+        shape = images.shape if not grey else (*images.shape, 1)
+        if len(shape) != 4 or shape[1:] != (height, width, channels):
+            also = f" or (n, {height}, {width})" if channels == 1 else ""
+            raise InputError(
+                f"images: expected shape (n, {height}, {width}, {channels}){also}, "
+                f"got {shape_text(images.shape)}"
+            )
+        if images.dtype == np.uint8:
+            if self.metadata.input is None:
+                raise InputError(
+                    "images: this file does not say how uint8 pixels become its input; pass "
+                    "float32 as the network was trained on (or export it with pyconv export)"
+                )
+            x = images.astype(np.float32)
+            x *= np.float32(contract.scale)
+            x += np.float32(contract.offset)
+        elif images.dtype == np.float32:
+            x = images
+        else:
+            raise InputError(f"images: expected dtype uint8 or float32, got {images.dtype}")
+        x = x.reshape(shape)
+        if contract.layout == "NCHW":
+            x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+        if contract.rank == 3:
+            x = x.reshape(-1, height, width)
+        return {contract.tensor: x}
+
+    def steps(self) -> Sequence[Step]:
+        """The native engine's compiled program; empty for onnxruntime, which hides its own."""
+        return self._engine.steps()
+
+    def summary(self) -> Summary:
+        """The table of layers: output shape, parameters, FLOPs, and the native algorithm.
+
+        Returns:
+            An object whose `rows` hold the figures and whose `str()` is the table.
+        """
+        from pyconv.summary import summarize
+
+        return summarize(self)
+
+    def _layers(self) -> Sequence[Layer]:
+        if self.metadata.layers:
+            return self.metadata.layers
+        model = onnx.load(str(self.path), load_external_data=False)
+        return [
+            Layer(name, node.op_type, name, (), ())
+            for node in model.graph.node
+            for name in node.output
+            if name and node.op_type != "Constant"
+        ]
+
+    def __repr__(self) -> str:
+        return f"<pyconv.Model {self.path.name} on {self.engine}, {self.threads} thread(s)>"
+
+
+def _guess_contract(inputs: Sequence[TensorInfo]) -> InputContract | None:
+    """The contract of a file that has none: one float input of four axes, channels first or last."""
+    if len(inputs) != 1 or inputs[0].dtype != "float32":
+        return None
+    name, shape = inputs[0].name, inputs[0].shape
+    if shape is None or len(shape) != 4 or None in shape[1:]:
+        return None
+    _, a, b, c = (size or 0 for size in shape)
+    if c in (1, 3, 4):
+        return InputContract(name, a, b, c, "NHWC")
+    if a in (1, 3, 4):
+        return InputContract(name, b, c, a, "NCHW")
+    return None
