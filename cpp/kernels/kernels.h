@@ -1,0 +1,114 @@
+// The contract of the micro-kernels: one table of function pointers for each ISA level.
+//
+// kernels.cpp is compiled once for each level, with the level's compiler flags. It knows raw pointers
+// and its own tile, nothing else: no STL, no exceptions, no threads, no operator. Everything around the
+// inner loops (shapes, padding, packing, splitting the work) stands in cpp/ops and is compiled once, for
+// the baseline CPU.
+//
+// All sizes, pitches and steps count floats. No pointer needs more alignment than a float's unless said.
+#pragma once
+
+#include <cstdint>
+
+namespace pyconv::kernels {
+
+// The most rows of any matrix tile. More were no faster where they fit in the registers: eight rows of
+// two vectors reach the peak, and eight row pointers still fit in the integer registers.
+inline constexpr int kMaxMatrixRows = 8;
+// The most vectors across a panel.
+inline constexpr int kMaxPanelVectors = 2;
+
+// One tile of a matrix product with gathered rows, the indirect convolution of Dukhan, "The Indirect
+// Convolution Algorithm" (2019): row r of the left matrix is the concatenation, over the taps t, of the
+// `depth` floats at rows[t * R + r], where R is the number of rows of the tile.
+//
+//   out[r, j] = clamp(bias[j] + sum over t, k of rows[t * R + r][k] * panel[(t * depth + k) * W + j])
+//
+// for 0 <= j < columns, where W is the width of the panel. With one tap it is an ordinary product.
+struct MatrixTile {
+  const float* const* rows;  // taps * R pointers
+  std::int64_t taps;
+  std::int64_t depth;
+  const float* panel;  // taps * depth * W floats, aligned to 64 bytes
+  const float* bias;   // W floats, aligned to 64 bytes
+  float* out;
+  std::int64_t out_pitch;  // from a row of `out` to the next
+  int columns;             // how many of the W columns to store, 1 to W
+  float lowest;            // the bounds of clamp, -inf and inf for none; NaN passes through
+  float highest;
+};
+using MatrixKernel = void (*)(const MatrixTile&);
+
+// One pixel of a depthwise convolution:
+//   out[c] = clamp(bias[c] + sum over t of taps[t][c] * weights[t * channels + c])
+struct DepthwisePixel {
+  const float* const* taps;
+  std::int64_t count;  // taps
+  std::int64_t channels;
+  const float* weights;
+  const float* bias;
+  float* out;
+  float lowest;
+  float highest;
+};
+
+// Functions of one number, applied to each element. The docs of the ONNX operator of that name define
+// each; alpha and beta are its parameters.
+enum class Activation : int {
+  kLinear,
+  kClip,  // min(max(x, alpha), beta): ReLU is (0, inf), ReLU6 (0, 6)
+  kLeakyRelu,
+  kElu,
+  kSelu,
+  kSigmoid,
+  kTanh,
+  kSoftplus,
+  kSoftsign,
+  kSwish,
+  kHardSigmoid,
+  kHardSwish,
+  kGelu,
+  kGeluTanh,
+  kMish,
+  kExp,
+  kLog,
+  kSqrt,
+  kAbs,
+  kNegative,
+  kReciprocal,
+  kErf,
+};
+
+enum class Binary : int { kAdd, kSubtract, kMultiply, kDivide, kMaximum, kMinimum, kPower };
+
+struct KernelTable {
+  const char* name;  // the ISA level: "baseline", "avx2", "avx512"
+  int lanes;         // floats in a vector
+
+  // matrix[v - 1][r - 1] computes r rows of a panel of v vectors, for 1 <= r <= matrix_rows[v - 1].
+  int matrix_rows[kMaxPanelVectors];
+  MatrixKernel matrix[kMaxPanelVectors][kMaxMatrixRows];
+
+  void (*depthwise)(const DepthwisePixel&);
+
+  // out[c] = max over t of taps[t][c]; out[c] = scale * sum over t of taps[t][c]. count >= 1.
+  void (*max_pool)(const float* const* taps, std::int64_t count, std::int64_t channels, float* out);
+  void (*average_pool)(const float* const* taps, std::int64_t count, std::int64_t channels, float scale,
+                       float* out);
+
+  // y[i] = f(x[i]); y may be x.
+  void (*activate)(Activation function, float alpha, float beta, const float* x, float* y,
+                   std::int64_t count);
+
+  // y[i] = f(a[i * a_step], b[i * b_step]) with steps 0 or 1.
+  void (*binary)(Binary function, const float* a, std::int64_t a_step, const float* b, std::int64_t b_step,
+                 float* y, std::int64_t count);
+
+  // Softmax, or its logarithm, of one row.
+  void (*softmax)(const float* x, float* y, std::int64_t count, bool logarithm);
+
+  // Does 2 * lanes * 12 * iterations floating-point operations as fast as the core can, in registers.
+  float (*saturate)(std::int64_t iterations);
+};
+
+}  // namespace pyconv::kernels
