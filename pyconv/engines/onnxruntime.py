@@ -42,10 +42,10 @@ class OnnxRuntimeEngine:
         self.threads = threads
         self._path = path
         self._lock = threading.Lock()
-        self._session = self._open(path.read_bytes())
-        self._sessions: dict[frozenset[str], ort.InferenceSession] = {frozenset(): self._session}
-        self.inputs: Sequence[TensorInfo] = [_info(item) for item in self._session.get_inputs()]
-        self.outputs: Sequence[TensorInfo] = [_info(item) for item in self._session.get_outputs()]
+        self.session = self._open(path.read_bytes())
+        self._sessions: dict[frozenset[str], ort.InferenceSession] = {frozenset(): self.session}
+        self.inputs: Sequence[TensorInfo] = [_info(item) for item in self.session.get_inputs()]
+        self.outputs: Sequence[TensorInfo] = [_info(item) for item in self.session.get_outputs()]
         self._output_names = [info.name for info in self.outputs]
 
     def run(

@@ -1,0 +1,210 @@
+"""The benchmark itself: the contestants must agree first, then they are timed, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pyconv import bundled
+from pyconv.bench.contestants import CONTESTANTS, Contestant
+from pyconv.bench.inputs import random_inputs
+from pyconv.bench.machine import Machine, describe, measure_peak
+from pyconv.bench.measure import Budget, Spread, interleave, paired_ratio, spread
+from pyconv.bench.report import NOISY, Cell, Refusal, Report, Subject, Timing
+from pyconv.engines.base import Array
+from pyconv.errors import InputError, PyconvError
+from pyconv.model import load
+
+TOLERANCE = 1e-4
+"""Outputs that differ by more than this share of their scale are not timed against each other."""
+
+_PEAK_DRIFT = 0.1
+
+
+class DisagreementError(PyconvError):
+    """Two contestants compute different outputs, so their times cannot be compared."""
+
+
+def compare(
+    models: Sequence[str | Path],
+    batches: Sequence[int],
+    threads: Sequence[int],
+    budget: Budget,
+    *,
+    contestants: Mapping[str, Contestant] = CONTESTANTS,
+    progress: Callable[[str, float], None] = lambda _text, _share: None,
+) -> Report:
+    """Compare the contestants' speed on every model, number of threads and batch size.
+
+    Args:
+        models: bundled names or paths of ONNX files.
+        batches: images a call, each at least 1.
+        threads: that one call may use, each at least 1.
+        budget: how long each cell is measured.
+        contestants: who takes part, by name. The ratios are about the first.
+        progress: is told what is being measured, and which share of the benchmark is done, 0 to 1.
+
+    Returns:
+        The figures. What a contestant cannot run, or computes otherwise than the first, is no
+        error here: it is among the report's refusals.
+
+    Raises:
+        InputError: a batch size or a number of threads is below 1, or the budget is not positive.
+        ModelError: a model does not exist or cannot be read.
+    """
+    _check(batches, threads, budget)
+    files = _labelled(models)
+    flops = {
+        label: load(path, engine="onnxruntime").summary().flops for label, path in files.items()
+    }
+    machine = describe([one.package for one in contestants.values()], measure_peak())
+    plan = [
+        Subject(label, batch, count) for label in files for count in threads for batch in batches
+    ]
+    cells: list[Cell] = []
+    refusals: list[Refusal] = []
+    for done, subject in enumerate(plan):
+        tell = partial(_tell, progress, str(subject), done, len(plan))
+        tell(0.0)
+        try:
+            samples, difference = _sample(subject, files[subject.model], contestants, budget, tell)
+        except PyconvError as error:
+            refusals.append(Refusal(subject, str(error)))
+        else:
+            cells.append(_cell(subject, flops[subject.model], difference, samples, machine))
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine,
+        budget=budget,
+        tolerance=TOLERANCE,
+        cells=cells,
+        refusals=refusals,
+        notes=_notes(cells, machine, measure_peak()),
+    )
+
+
+def _sample(
+    subject: Subject,
+    path: Path,
+    contestants: Mapping[str, Contestant],
+    budget: Budget,
+    tell: Callable[[float], None],
+) -> tuple[dict[str, list[float]], float]:
+    """Seconds a call by contestant, and the largest difference of their outputs."""
+    runners = {name: one.load(path, subject.threads) for name, one in contestants.items()}
+    inputs = random_inputs(load(path, engine="onnxruntime").inputs, subject.batch)
+    outputs = {name: runner.outputs(runner.call(inputs)) for name, runner in runners.items()}
+    first, *others = outputs
+    difference = max(
+        (_require_agreement(first, outputs[first], other, outputs[other]) for other in others),
+        default=0.0,
+    )
+    samples = interleave(
+        {name: partial(runner.call, inputs) for name, runner in runners.items()},
+        budget,
+        own_threads=subject.threads > 1,
+        progress=tell,
+    )
+    return samples, difference
+
+
+def _cell(
+    subject: Subject,
+    flops_per_image: int,
+    difference: float,
+    samples: Mapping[str, Sequence[float]],
+    machine: Machine,
+) -> Cell:
+    first, *others = samples
+    peak = machine.peak_gflops * min(subject.threads, machine.cores)
+
+    def timing(seconds: Spread) -> Timing:
+        images_per_second = subject.batch / seconds.median
+        gflops = flops_per_image * images_per_second / 1e9
+        return Timing(seconds, images_per_second, gflops, gflops / peak)
+
+    return Cell(
+        subject=subject,
+        flops_per_image=flops_per_image,
+        difference=difference,
+        rounds=len(samples[first]),
+        timings={name: timing(spread(seconds)) for name, seconds in samples.items()},
+        ratios={name: paired_ratio(samples[name], samples[first]) for name in others},
+    )
+
+
+def _require_agreement(
+    first: str, outputs: Mapping[str, Array], other: str, expected: Mapping[str, Array]
+) -> float:
+    largest = 0.0
+    for name, array in expected.items():
+        difference = _difference(outputs[name], array)
+        if not difference <= TOLERANCE:
+            raise DisagreementError(
+                f"not timed: {first} and {other} differ by {difference:.2g} of the scale of the "
+                f"output {name!r}, more than the {TOLERANCE:g} at which their times would compare"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def _difference(got: Array, expected: Array) -> float:
+    """The largest difference as a share of the largest absolute value that was expected."""
+    if got.shape != expected.shape:
+        return np.inf
+    if not expected.size:
+        return 0.0
+    exact, wanted = got.astype(np.float64), expected.astype(np.float64)
+    same = (exact == wanted) | (np.isnan(exact) & np.isnan(wanted))
+    gap = np.abs(np.subtract(exact, wanted, where=~same, out=np.zeros_like(exact)))
+    scale = np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0) or 1.0
+    return float(np.nan_to_num(gap, nan=np.inf).max() / scale)
+
+
+def _notes(cells: Sequence[Cell], machine: Machine, peak_after: float) -> list[str]:
+    notes = []
+    noisy = sum(cell.noisy for cell in cells)
+    if noisy:
+        notes.append(
+            f"The machine was too noisy to rely on {noisy} of {len(cells)} cells, marked ~: the "
+            f"quartiles lie further apart than {NOISY:.0%} of the median. Close other programs, or "
+            "measure longer (--seconds)."
+        )
+    drift = peak_after / machine.peak_gflops - 1
+    if abs(drift) > _PEAK_DRIFT:
+        notes.append(
+            f"The core's peak moved from {machine.peak_gflops:.0f} to {peak_after:.0f} GFLOP/s "
+            f"while this ran ({drift:+.0%}): take the shares of peak with care."
+        )
+    crowded = max((cell.subject.threads for cell in cells), default=0)
+    if crowded > machine.cores:
+        notes.append(f"{crowded} threads had to share {machine.cores} cores.")
+    return notes
+
+
+def _tell(
+    progress: Callable[[str, float], None], text: str, done: int, total: int, share: float
+) -> None:
+    progress(text, (done + share) / total)
+
+
+def _labelled(models: Sequence[str | Path]) -> dict[str, Path]:
+    """The files by the names that the report gives them: short, unless two would be the same."""
+    paths = dict.fromkeys(bundled.resolve(model) for model in models)
+    stems = [path.stem for path in paths]
+    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
+
+
+def _check(batches: Sequence[int], threads: Sequence[int], budget: Budget) -> None:
+    for name, values in (("batch", batches), ("threads", threads)):
+        for value in values:
+            if value < 1:
+                raise InputError(f"{name}: expected at least 1, got {value}")
+    if budget.seconds <= 0:
+        raise InputError(f"seconds: expected more than 0, got {budget.seconds:g}")
+    if budget.rounds < 1:
+        raise InputError(f"rounds: expected at least 1, got {budget.rounds}")

@@ -1,0 +1,66 @@
+"""What a benchmark compares: each contestant loads a model and says what call is to be timed.
+
+A new one is a function here that returns a `Runner`, and a row in `CONTESTANTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pyconv.engines.base import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A model, loaded and ready.
+
+    Attributes:
+        call: the library's own call, with nothing of ours around it, on the inputs by name. This
+            is what is timed.
+        outputs: brings what `call` returned to arrays by the names of the graph's outputs.
+    """
+
+    call: Callable[[dict[str, Array]], Any]
+    outputs: Callable[[Any], dict[str, Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A library that runs ONNX files.
+
+    Attributes:
+        package: its name on PyPI, for the version.
+        load: loads an ONNX file for that many threads.
+    """
+
+    package: str
+    load: Callable[[Path, int], Runner]
+
+
+def _native(path: Path, threads: int) -> Runner:
+    from pyconv.model import load
+
+    return Runner(call=load(path, engine="native", threads=threads).run, outputs=dict)
+
+
+def _onnxruntime(path: Path, threads: int) -> Runner:
+    from pyconv.engines.onnxruntime import OnnxRuntimeEngine
+
+    engine = OnnxRuntimeEngine(path, threads)
+    names = [info.name for info in engine.outputs]
+    return Runner(
+        # The session's own call: our checks around it would only make onnxruntime look slower.
+        call=partial(engine.session.run, None),
+        outputs=lambda arrays: dict(zip(names, arrays, strict=True)),
+    )
+
+
+CONTESTANTS: Mapping[str, Contestant] = {
+    "native": Contestant("pyconv", _native),
+    "onnxruntime": Contestant("onnxruntime", _onnxruntime),
+}
+"""By name. The first is the one that the ratios are about."""

@@ -1,0 +1,171 @@
+"""Compare the speed of the engines on the bundled models and on any ONNX file.
+
+Both engines must compute the same outputs first; then they are timed in turn in one run. The table
+gives the median time of a call with its quartiles, images and floating-point operations a second,
+the share of this machine's measured peak, and how many times native is faster. How it is measured,
+and the form of the JSON, stand in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyconv.errors import InputError
+
+if TYPE_CHECKING:
+    from pyconv.bench import Report
+
+HELP = "compare the engines' speed"
+
+_PICTURES = (".png", ".svg", ".pdf")
+_REDRAW_SECONDS = 0.25
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="a bundled model's name or an .onnx file (default: every bundled model)",
+    )
+    parser.add_argument(
+        "--batch",
+        nargs="+",
+        type=int,
+        default=[1, 16, 256],
+        metavar="N",
+        help="images a call; one or several sizes (default: 1 16 256)",
+    )
+    parser.add_argument(
+        "--threads",
+        nargs="+",
+        type=int,
+        default=[1, 2] if (os.cpu_count() or 1) > 1 else [1],
+        metavar="N",
+        help="threads a call; one or several (default: 1, and 2 where there are two cores)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="measure each cell of the table for at least S seconds (default: 1)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=20,
+        metavar="N",
+        help="and in at least N rounds, in each of which every engine takes its turn (default: 20)",
+    )
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        type=_json_target,
+        metavar="FILE",
+        help="write the figures as JSON; without FILE or with -, to standard output, which then "
+        "holds nothing else",
+    )
+    parser.add_argument(
+        "--plot",
+        type=_picture,
+        metavar="FILE",
+        help="draw the figures (.png, .svg or .pdf); needs the extra 'plot'",
+    )
+    parser.epilog = """examples:
+  pyconv bench
+  pyconv bench fashion --batch 1 256 --threads 1 --seconds 5
+  pyconv bench my-network.onnx --json bench.json --plot bench.png
+  pyconv bench digits --json | jq '.cells[].ratios.onnxruntime.median'
+
+exit status: 0 if everything was timed, 1 if a cell was refused, because the engines' outputs
+differ or one of them cannot run the model"""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and write what was asked for."""
+    from rich.console import Console
+
+    from pyconv import bundled
+    from pyconv.bench import Budget, compare, plot, table
+
+    if args.plot is not None:
+        plot.require_matplotlib()
+    with _progress() as progress:
+        report = compare(
+            args.models or bundled.names(),
+            args.batch,
+            args.threads,
+            Budget(args.seconds, args.rounds),
+            progress=progress,
+        )
+    if args.json is not None:
+        _write_json(report, args.json)
+    if args.json != "-":
+        console = Console()
+        console.width = max(console.width, table.WIDTH)  # narrower, the figures would be cut
+        for part in table.render(report):
+            console.print(part)
+    if args.plot is not None:
+        plot.save(report, args.plot)
+        print(f"chart: {args.plot}", file=sys.stderr)
+    return 1 if report.refusals else 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error while this lasts; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    # Redrawn only when told of progress: a thread that draws would disturb what is timed.
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+    task = bar.add_task("", total=1.0)
+    drawn = 0.0
+
+    def tell(text: str, share: float) -> None:
+        nonlocal drawn
+        if console.is_terminal and time.monotonic() - drawn > _REDRAW_SECONDS:
+            bar.update(task, description=text, completed=share, refresh=True)
+            drawn = time.monotonic()
+
+    with bar:
+        yield tell
+
+
+def _write_json(report: Report, target: str) -> None:
+    text = json.dumps(report.to_dict(), indent=2)
+    if target == "-":
+        print(text)
+        return
+    try:
+        Path(target).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write the figures: {error}") from error
+
+
+def _json_target(text: str) -> str:
+    # `--json MODEL` would otherwise take the model's name for that of a file to write.
+    if text != "-" and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"expected - or a file that ends in .json, got {text!r}")
+    return text
+
+
+def _picture(text: str) -> Path:
+    if not text.endswith(_PICTURES):
+        raise argparse.ArgumentTypeError(
+            f"expected a file that ends in {', '.join(_PICTURES)}, got {text!r}"
+        )
+    return Path(text)
