@@ -1,0 +1,285 @@
+// The extension module pyconv._core: NumPy arrays in, NumPy arrays out, no arithmetic.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "base/errors.h"
+#include "kernels/dispatch.h"
+#include "program/builder.h"
+#include "reference/reference.h"
+
+namespace py = pybind11;
+
+namespace pyconv {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+const kernels::KernelTable& level_of(const std::optional<std::string>& isa) {
+  return isa ? kernels::level(*isa) : kernels::selected();
+}
+
+Shape shape_of(const py::array& array) {
+  std::vector<std::int64_t> sizes(array.shape(), array.shape() + array.ndim());
+  return Shape{std::span<const std::int64_t>(sizes)};
+}
+
+std::vector<py::ssize_t> sizes_of(const Shape& shape) {
+  return {shape.sizes().begin(), shape.sizes().end()};
+}
+
+// A contiguous float32 view of a NumPy array: the array itself where it is one, else a copy. Any other
+// dtype is refused, because a silent conversion would hide what it costs.
+FloatArray float_array(const std::string& what, py::handle object) {
+  if (!py::isinstance<py::array>(object)) {
+    throw ArgumentError(what + ": expected a NumPy array, got " +
+                        py::cast<std::string>(py::type::handle_of(object).attr("__name__")));
+  }
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  if (!py::isinstance<py::array_t<float>>(array)) {
+    throw ArgumentError(what + ": expected dtype float32, got " + py::cast<std::string>(py::str(array.dtype())) +
+                        "; convert it with .astype(numpy.float32)");
+  }
+  return FloatArray(array);
+}
+
+Array constant_of(const std::string& what, py::handle object) {
+  const FloatArray array = float_array(what, object);
+  return {shape_of(array), {array.data(), array.data() + array.size()}};
+}
+
+std::int64_t integer_of(const std::string& what, py::handle value) {
+  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  if (number) {
+    const long long result = PyLong_AsLongLong(number.ptr());
+    if (!(result == -1 && PyErr_Occurred())) return result;
+  }
+  PyErr_Clear();
+  throw ArgumentError(what + ": expected an integer of at most 64 bits, got " +
+                      py::cast<std::string>(py::repr(value)));
+}
+
+Attributes::Value attribute_value(const std::string& what, py::handle value) {
+  if (py::isinstance<py::str>(value)) return py::cast<std::string>(value);
+  if (py::isinstance<py::array>(value)) return constant_of(what, value);
+  if (py::isinstance<py::float_>(value)) return py::cast<double>(value);
+  if (py::isinstance<py::list>(value) || py::isinstance<py::tuple>(value)) {
+    std::vector<std::int64_t> integers;
+    for (const py::handle item : value) integers.push_back(integer_of(what, item));
+    return integers;
+  }
+  return integer_of(what, value);
+}
+
+Attributes attributes_of(const std::string& operation, const py::dict& settings) {
+  Attributes attributes(operation);
+  for (const auto& [key, value] : settings) {
+    if (value.is_none()) continue;  // as if it had not been given
+    const auto name = py::cast<std::string>(key);
+    attributes.set(name, attribute_value(operation + ": " + name, value));
+  }
+  return attributes;
+}
+
+std::vector<FloatArray> operands(const std::string& operation, const py::sequence& inputs) {
+  std::vector<FloatArray> arrays;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    arrays.push_back(float_array(operation + ": input " + std::to_string(i), inputs[i]));
+  }
+  return arrays;
+}
+
+py::array_t<float> run_operator(const std::string& name, const py::sequence& inputs, const py::dict& settings,
+                                const std::optional<std::string>& isa) {
+  const Attributes attributes = attributes_of(name, settings);
+  const std::vector<FloatArray> arrays = operands(name, inputs);
+  std::vector<Shape> shapes;
+  std::vector<ConstTensor> tensors;
+  for (const FloatArray& array : arrays) {
+    shapes.push_back(shape_of(array));
+    tensors.push_back({array.data(), shapes.back()});
+  }
+  const std::unique_ptr<Operator> op = make_operator(attributes, shapes, level_of(isa));
+  FloatArray result(sizes_of(op->output_shape()));
+  const Tensor output{result.mutable_data(), op->output_shape()};
+  const py::gil_scoped_release release;
+  AlignedBuffer workspace(op->workspace_size());
+  op->run(tensors, output, {0, op->units(tensors, output)}, workspace.data());
+  return result;
+}
+
+py::array_t<double> reference_operator(const std::string& name, const py::sequence& inputs,
+                                       const py::dict& settings) {
+  std::vector<reference::Tensor> tensors;
+  for (const FloatArray& array : operands(name, inputs)) {
+    tensors.push_back({shape_of(array), {array.data(), array.data() + array.size()}});
+  }
+  const reference::Tensor result = reference::run(attributes_of(name, settings), tensors);
+  py::array_t<double> array(sizes_of(result.shape));
+  std::copy(result.values.begin(), result.values.end(), array.mutable_data());
+  return array;
+}
+
+// The batch of the inputs of a program; throws where they do not fit it or each other.
+std::int64_t check_inputs(const Program& program, const std::vector<FloatArray>& arrays) {
+  const std::size_t expected = program.input_names().size();
+  if (arrays.size() != expected) {
+    throw ArgumentError("program", "inputs", std::to_string(expected) + " arrays", std::to_string(arrays.size()));
+  }
+  std::int64_t batch = 1;
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    const Shape shape = shape_of(arrays[i]);
+    const Shape& declared = program.input_shape(i);
+    if (i == 0 && declared.has_batch() && shape.rank() > 0) batch = shape[0];
+    if (shape != declared.with_batch(batch)) {
+      throw ArgumentError("program", "input '" + program.input_names()[i] + "'",
+                          "shape " + to_string(i == 0 ? declared : declared.with_batch(batch)), to_string(shape));
+    }
+  }
+  return batch;
+}
+
+py::list run_program(const Program& program, const py::sequence& inputs) {
+  const std::vector<FloatArray> arrays = operands("program", inputs);
+  const std::int64_t batch = check_inputs(program, arrays);
+  std::vector<const float*> sources;
+  for (const FloatArray& array : arrays) sources.push_back(array.data());
+  py::list results;
+  std::vector<float*> destinations;
+  for (std::size_t i = 0; i < program.outputs(); ++i) {
+    FloatArray result(sizes_of(program.output_shape(i).with_batch(batch)));
+    destinations.push_back(result.mutable_data());
+    results.append(std::move(result));
+  }
+  {
+    const py::gil_scoped_release release;
+    program.run(sources, batch, destinations);
+  }
+  return results;
+}
+
+struct StepInfo {
+  std::string name;
+  std::string operator_name;
+  std::string algorithm;
+  std::vector<std::int64_t> shape;
+  std::int64_t flops;
+};
+
+std::vector<StepInfo> describe(const Program& program) {
+  std::vector<StepInfo> infos;
+  for (const Step& step : program.steps()) {
+    const Shape& shape = step.op->output_shape();
+    infos.push_back({step.name, step.operator_name, step.op->algorithm(),
+                     {shape.sizes().begin(), shape.sizes().end()}, step.op->flops()});
+  }
+  return infos;
+}
+
+void register_errors() {
+  // pyconv.errors is plain Python and imports nothing of ours, so there is no circle.
+  static const py::object& input_error = *new py::object(py::module_::import("pyconv.errors").attr("InputError"));
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const ArgumentError& error) {
+      PyErr_SetString(input_error.ptr(), error.what());
+    }
+  });
+}
+
+void register_levels(py::module_& module) {
+  module.def("isa", [] { return std::string(kernels::selected().name); },
+             "The ISA level in use: PYCONV_ISA's, or the best that this CPU runs.");
+  module.def(
+      "isa_levels",
+      [] {
+        std::vector<std::string> names;
+        for (const kernels::KernelTable* table : kernels::available()) names.emplace_back(table->name);
+        return names;
+      },
+      "The ISA levels that this build holds and this CPU runs, the best last.");
+  module.def(
+      "peak_gflops",
+      [](double seconds, const std::optional<std::string>& isa) {
+        const kernels::KernelTable& table = level_of(isa);
+        const py::gil_scoped_release release;
+        return kernels::peak_gflops(table, seconds);
+      },
+      py::arg("seconds") = 0.1, py::arg("isa") = std::nullopt,
+      "Measure the float32 peak of one core, in 10^9 operations a second; a fused multiply-add is two.");
+}
+
+void register_operators(py::module_& module) {
+  module.def("operators", &operator_names, "The names of the operators.");
+  module.def("run_operator", &run_operator, py::arg("name"), py::arg("inputs"), py::arg("attributes"),
+             py::arg("isa") = std::nullopt,
+             "Run one operator on float32 arrays, channels last; raises InputError for what does not fit.");
+  module.def("reference_operator", &reference_operator, py::arg("name"), py::arg("inputs"), py::arg("attributes"),
+             "The same by naive loops in double precision: the oracle of the tests.");
+}
+
+void register_program(py::module_& module) {
+  py::class_<StepInfo>(module, "Step", "One step of a program.")
+      .def_readonly("name", &StepInfo::name, "The name of what it produces.")
+      .def_readonly("operator", &StepInfo::operator_name, "The operator's name.")
+      .def_readonly("algorithm", &StepInfo::algorithm, "How it is computed, and what is fused into it.")
+      .def_readonly("shape", &StepInfo::shape, "The shape of what it produces; -1 is the batch.")
+      .def_readonly("flops", &StepInfo::flops, "Floating-point operations for one image.");
+
+  py::class_<Program>(module, "Program", "A compiled network; safe to run from many threads at once.")
+      .def("run", &run_program, py::arg("inputs"),
+           "Compute the outputs from float32 arrays, in the order of the builder's inputs.")
+      .def("steps", &describe, "What was compiled, in order.")
+      .def_property_readonly("threads", &Program::threads, "How many threads a run uses.")
+      .def_property_readonly("arena_bytes", &Program::arena_bytes,
+                             "Bytes of intermediate tensors that one thread holds.")
+      .def_property_readonly("chunk", &Program::chunk, "How many images go through the steps together.");
+
+  py::class_<ProgramBuilder>(module, "ProgramBuilder", "Builds a program value by value.")
+      .def(py::init([](const std::optional<std::string>& isa) { return ProgramBuilder(level_of(isa)); }),
+           py::arg("isa") = std::nullopt)
+      .def(
+          "input",
+          [](ProgramBuilder& builder, const std::string& name, const std::vector<std::int64_t>& shape) {
+            return builder.input(name, Shape{std::span(shape)});
+          },
+          py::arg("name"), py::arg("shape"), "A tensor given at each run; -1 in axis 0 is the batch.")
+      .def(
+          "constant",
+          [](ProgramBuilder& builder, const py::object& array) {
+            return builder.constant(constant_of("constant", array));
+          },
+          py::arg("array"), "A tensor that never changes; copied.")
+      .def(
+          "add",
+          [](ProgramBuilder& builder, const std::string& name, const std::vector<int>& inputs,
+             const py::dict& attributes, const std::string& step) {
+            return builder.add(attributes_of(name, attributes), inputs, step);
+          },
+          py::arg("operator"), py::arg("inputs"), py::arg("attributes"), py::arg("name") = "",
+          "What an operator makes of other values.")
+      .def(
+          "shape",
+          [](const ProgramBuilder& builder, int value) {
+            const Shape& shape = builder.shape(value);
+            return std::vector<std::int64_t>(shape.sizes().begin(), shape.sizes().end());
+          },
+          py::arg("value"), "A value's shape; -1 is the batch.")
+      .def("build", &ProgramBuilder::build, py::arg("outputs"), py::arg("threads") = 1,
+           "The program that computes these values; the builder is empty afterwards.");
+}
+
+}  // namespace
+}  // namespace pyconv
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "pyconv's engine in C++; use it through the package pyconv.";
+  pyconv::register_errors();
+  pyconv::register_levels(module);
+  pyconv::register_operators(module);
+  pyconv::register_program(module);
+}

@@ -1,0 +1,60 @@
+// The right-hand matrix of a product, packed once for the micro-kernel.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/tensor.h"
+#include "kernels/kernels.h"
+
+namespace pyconv {
+
+// A (k, n) matrix cut into panels of one or two vectors' width W. A panel holds its W columns row after
+// row, so that the kernel reads it from front to end:
+//
+//     columns   0 … W-1        W … 2W-1       …
+//             ┌──────────┐   ┌──────────┐
+//     row 0   │ 0 … W-1  │   │ 0 … W-1  │
+//     row 1   │ W … 2W-1 │   │ W … 2W-1 │      numbers: position in the panel
+//       ⋮     │    ⋮     │   │    ⋮     │
+//     row k-1 │ … k·W-1  │   │ … k·W-1  │
+//             └──────────┘   └──────────┘
+//
+// The last panel is filled up with zero columns, and is one vector wide where that suffices. Each panel
+// has a bias of W floats.
+class PackedMatrix {
+ public:
+  // values[row * pitch + column] is the matrix; `bias` holds n floats, or is null for zeros.
+  PackedMatrix(const float* values, std::int64_t k, std::int64_t n, std::int64_t pitch, const float* bias,
+               const kernels::KernelTable& kernels);
+
+  std::int64_t panels() const { return static_cast<std::int64_t>(panels_.size()); }
+  // The first column of a panel, and how many of its columns are real.
+  std::int64_t first_column(std::int64_t panel) const { return panels_[static_cast<std::size_t>(panel)].first; }
+  std::int64_t columns(std::int64_t panel) const { return panels_[static_cast<std::size_t>(panel)].columns; }
+  // The most rows of a tile, whichever panel it meets.
+  std::int64_t max_rows() const { return max_rows_; }
+
+  // Runs the kernel for `rows` rows on one panel. The tile's gathered rows, taps, depth, bounds and out
+  // (which points at column 0) are the caller's; taps * depth must be k.
+  void multiply(kernels::MatrixTile tile, std::int64_t rows, std::int64_t panel) const;
+
+ private:
+  struct Panel {
+    std::int64_t first;
+    std::int64_t columns;
+    int vectors;
+    std::size_t values;  // offsets into storage_
+    std::size_t bias;
+  };
+  std::vector<Panel> panels_;
+  AlignedBuffer storage_;
+  std::int64_t max_rows_ = 0;
+  const kernels::KernelTable* kernels_;
+};
+
+// Cuts `count` rows into tiles of at most `most` rows, as equal as possible: a tile of few rows wastes
+// most of what it loads. Returns how many rows the tile at `done` has.
+std::int64_t balanced_tile(std::int64_t done, std::int64_t count, std::int64_t most);
+
+}  // namespace pyconv

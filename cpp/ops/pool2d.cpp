@@ -1,0 +1,190 @@
+#include "ops/pool2d.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/errors.h"
+#include "ops/window.h"
+
+namespace pyconv {
+
+namespace {
+
+enum class Reduction { kMax, kAverage };
+
+void check_rank(const Attributes& attributes, const Shape& x) {
+  if (x.rank() != 4) {
+    throw ArgumentError(attributes.operation(), "x", "shape (n, height, width, channels)", to_string(x));
+  }
+}
+
+class Pool2d final : public Operator {
+ public:
+  Pool2d(const Attributes& attributes, const Shape& x, Reduction reduction, const kernels::KernelTable& kernels)
+      : reduction_(reduction), height_(x[1]), width_(x[2]), channels_(x[3]), kernels_(kernels) {
+    const auto size = parse_pair(attributes, "kernel_size", 1);
+    window_ = Window2d::parse(attributes, size[0], size[1], true);
+    if (reduction == Reduction::kAverage) {
+      include_pad_ = attributes.integer("count_include_pad", 0) != 0;
+    }
+    const auto out = window_.output_size(attributes.operation(), height_, width_);
+    out_height_ = out[0];
+    out_width_ = out[1];
+    output_shape_ = Shape{x[0], out_height_, out_width_, channels_};
+  }
+
+  std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
+    return output.shape[0] * out_height_;  // a row of the output
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float* workspace) const override {
+    const auto** taps = reinterpret_cast<const float**>(workspace);
+    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+      const float* x = inputs[0].data + unit / out_height_ * height_ * width_ * channels_;
+      const std::int64_t row = unit % out_height_;
+      float* y = output.data + unit * out_width_ * channels_;
+      for (std::int64_t column = 0; column < out_width_; ++column, y += channels_) {
+        pool(x, row, column, y, taps);
+      }
+    }
+  }
+
+  std::size_t workspace_size() const override {
+    return static_cast<std::size_t>(window_.height.kernel * window_.width.kernel) * sizeof(float*) / sizeof(float);
+  }
+
+  std::int64_t flops() const override {
+    return window_.height.kernel * window_.width.kernel * out_height_ * out_width_ * channels_;
+  }
+
+ private:
+  void pool(const float* x, std::int64_t row, std::int64_t column, float* y, const float** taps) const {
+    std::int64_t count = 0;
+    for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
+      const std::int64_t i = window_.height.begin(row) + u * window_.height.dilation;
+      if (i < 0 || i >= height_) continue;
+      for (std::int64_t v = 0; v < window_.width.kernel; ++v) {
+        const std::int64_t j = window_.width.begin(column) + v * window_.width.dilation;
+        if (j < 0 || j >= width_) continue;
+        taps[count++] = x + (i * width_ + j) * channels_;
+      }
+    }
+    if (reduction_ == Reduction::kMax) {
+      if (count == 0) {
+        std::fill_n(y, channels_, -std::numeric_limits<float>::infinity());
+      } else {
+        kernels_.max_pool(taps, count, channels_, y);
+      }
+    } else {
+      if (count == 0) {
+        std::fill_n(y, channels_, 0.0F);
+        return;
+      }
+      const std::int64_t divisor =
+          include_pad_ ? padded_taps(window_.height, row, height_) * padded_taps(window_.width, column, width_)
+                       : count;
+      kernels_.average_pool(taps, count, channels_, 1.0F / static_cast<float>(divisor), y);
+    }
+  }
+
+  // Taps within the padded axis: with ceil_mode a window may hang over its end.
+  static std::int64_t padded_taps(const WindowAxis& axis, std::int64_t o, std::int64_t size) {
+    const std::int64_t room = size + axis.pad_end - axis.begin(o);
+    return std::min(axis.kernel, (room + axis.dilation - 1) / axis.dilation);
+  }
+
+  Reduction reduction_;
+  Window2d window_;
+  bool include_pad_ = false;
+  std::int64_t height_, width_, channels_;
+  std::int64_t out_height_, out_width_;
+  const kernels::KernelTable& kernels_;
+};
+
+// Row by row, and then over the rows: a sum of many terms stays accurate, and the list of taps short.
+class GlobalPool2d final : public Operator {
+ public:
+  GlobalPool2d(const Attributes& attributes, const Shape& x, Reduction reduction,
+               const kernels::KernelTable& kernels)
+      : reduction_(reduction), height_(x[1]), width_(x[2]), channels_(x[3]), kernels_(kernels) {
+    if (height_ < 1 || width_ < 1) {
+      throw ArgumentError(attributes.operation(), "x", "a map of at least one pixel", to_string(x));
+    }
+    output_shape_ = Shape{x[0], 1, 1, channels_};
+  }
+
+  std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
+    return output.shape[0];
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float* workspace) const override {
+    const auto** taps = reinterpret_cast<const float**>(workspace);
+    float* rows = workspace + pointer_floats();
+    for (std::int64_t image = range.begin; image < range.end; ++image) {
+      const float* x = inputs[0].data + image * height_ * width_ * channels_;
+      for (std::int64_t row = 0; row < height_; ++row) {
+        pool(x + row * width_ * channels_, width_, 1.0F, rows + row * channels_, taps);
+      }
+      pool(rows, height_, 1.0F / static_cast<float>(height_ * width_), output.data + image * channels_, taps);
+    }
+  }
+
+  std::size_t workspace_size() const override {
+    return pointer_floats() + static_cast<std::size_t>(height_ * channels_);
+  }
+
+  std::string algorithm() const override { return "rows first"; }
+  std::int64_t flops() const override { return height_ * width_ * channels_; }
+
+ private:
+  void pool(const float* x, std::int64_t count, float scale, float* y, const float** taps) const {
+    for (std::int64_t t = 0; t < count; ++t) taps[t] = x + t * channels_;
+    if (reduction_ == Reduction::kMax) {
+      kernels_.max_pool(taps, count, channels_, y);
+    } else {
+      kernels_.average_pool(taps, count, channels_, scale, y);
+    }
+  }
+
+  std::size_t pointer_floats() const {
+    return static_cast<std::size_t>(std::max(height_, width_)) * sizeof(float*) / sizeof(float);
+  }
+
+  Reduction reduction_;
+  std::int64_t height_, width_, channels_;
+  const kernels::KernelTable& kernels_;
+};
+
+template <class T>
+std::unique_ptr<Operator> make(const Attributes& attributes, std::span<const Shape> inputs, Reduction reduction,
+                               const kernels::KernelTable& kernels) {
+  check_rank(attributes, inputs[0]);
+  return std::make_unique<T>(attributes, inputs[0], reduction, kernels);
+}
+
+}  // namespace
+
+std::unique_ptr<Operator> make_max_pool2d(const Attributes& attributes, std::span<const Shape> inputs,
+                                          const kernels::KernelTable& kernels) {
+  return make<Pool2d>(attributes, inputs, Reduction::kMax, kernels);
+}
+
+std::unique_ptr<Operator> make_average_pool2d(const Attributes& attributes, std::span<const Shape> inputs,
+                                              const kernels::KernelTable& kernels) {
+  return make<Pool2d>(attributes, inputs, Reduction::kAverage, kernels);
+}
+
+std::unique_ptr<Operator> make_global_max_pool2d(const Attributes& attributes, std::span<const Shape> inputs,
+                                                 const kernels::KernelTable& kernels) {
+  return make<GlobalPool2d>(attributes, inputs, Reduction::kMax, kernels);
+}
+
+std::unique_ptr<Operator> make_global_average_pool2d(const Attributes& attributes,
+                                                     std::span<const Shape> inputs,
+                                                     const kernels::KernelTable& kernels) {
+  return make<GlobalPool2d>(attributes, inputs, Reduction::kAverage, kernels);
+}
+
+}  // namespace pyconv

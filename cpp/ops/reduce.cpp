@@ -1,0 +1,96 @@
+#include "ops/reduce.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/errors.h"
+#include "ops/axes.h"
+
+namespace pyconv {
+
+namespace {
+
+class Reduce final : public Operator {
+ public:
+  Reduce(const Attributes& attributes, const Shape& x) : function_(attributes.text("function", "mean")) {
+    if (function_ != "mean" && function_ != "sum" && function_ != "max" && function_ != "min") {
+      throw ArgumentError(attributes.operation(), "function", "mean, sum, max or min", "'" + function_ + "'");
+    }
+    const bool keep = attributes.integer("keepdims", 1) != 0;
+    const auto axes = parse_axes(attributes, x);
+    kept_.push_back(0);
+    reduced_.push_back(0);
+    std::vector<std::int64_t> sizes;
+    std::int64_t stride = 1;
+    std::vector<std::int64_t> strides(static_cast<std::size_t>(x.rank()));
+    for (int axis = x.rank() - 1; axis >= 0; --axis) {
+      strides[static_cast<std::size_t>(axis)] = stride;
+      stride *= x[axis];
+    }
+    for (int axis = 0; axis < x.rank(); ++axis) {
+      const bool reduce = std::find(axes.begin(), axes.end(), axis) != axes.end();
+      if (!reduce || keep) sizes.push_back(reduce ? 1 : x[axis]);
+      if (axis == 0 && x.has_batch()) continue;
+      multiply(reduce ? reduced_ : kept_, x[axis], strides[static_cast<std::size_t>(axis)]);
+    }
+    image_floats_ = x.count_per_image();
+    output_shape_ = Shape{std::span<const std::int64_t>(sizes)};
+  }
+
+  std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
+    return output.shape.count();
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range, float*) const override {
+    const auto kept = static_cast<std::int64_t>(kept_.size());
+    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+      const float* x = inputs[0].data + unit / kept * image_floats_ + kept_[static_cast<std::size_t>(unit % kept)];
+      output.data[unit] = reduced(x);
+    }
+  }
+
+  std::string algorithm() const override { return function_; }
+  std::int64_t flops() const override { return image_floats_; }
+
+ private:
+  // Every offset so far, once for each index along a further axis.
+  static void multiply(std::vector<std::int64_t>& offsets, std::int64_t size, std::int64_t stride) {
+    std::vector<std::int64_t> all;
+    all.reserve(offsets.size() * static_cast<std::size_t>(size));
+    for (const std::int64_t offset : offsets) {
+      for (std::int64_t i = 0; i < size; ++i) all.push_back(offset + i * stride);
+    }
+    offsets = std::move(all);
+  }
+
+  float reduced(const float* x) const {
+    if (function_ == "mean" || function_ == "sum") {
+      double sum = 0.0;
+      for (const std::int64_t offset : reduced_) sum += static_cast<double>(x[offset]);
+      if (function_ == "mean") sum /= static_cast<double>(reduced_.size());
+      return static_cast<float>(sum);
+    }
+    const bool max = function_ == "max";
+    float result = max ? -std::numeric_limits<float>::infinity() : std::numeric_limits<float>::infinity();
+    for (const std::int64_t offset : reduced_) {
+      const float value = x[offset];
+      if (value != value) return value;  // NaN
+      result = max ? std::max(result, value) : std::min(result, value);
+    }
+    return result;
+  }
+
+  std::string function_;
+  std::vector<std::int64_t> kept_;     // where each output of an image begins in x
+  std::vector<std::int64_t> reduced_;  // the elements that go into it, from there
+  std::int64_t image_floats_;
+};
+
+}  // namespace
+
+std::unique_ptr<Operator> make_reduce(const Attributes& attributes, std::span<const Shape> inputs,
+                                      const kernels::KernelTable&) {
+  return std::make_unique<Reduce>(attributes, inputs[0]);
+}
+
+}  // namespace pyconv

@@ -1,0 +1,215 @@
+#include "program/program.h"
+
+#include <algorithm>
+
+#include "base/cpu.h"
+#include "base/errors.h"
+
+namespace pyconv {
+
+namespace {
+
+// More images at once would not be faster: the weights' panels are by then read often enough.
+constexpr std::int64_t kMostImages = 32;
+constexpr std::size_t kLineFloats = kAlignment / sizeof(float);
+
+std::size_t whole_lines(std::int64_t floats) {
+  return (static_cast<std::size_t>(floats) + kLineFloats - 1) / kLineFloats * kLineFloats;
+}
+
+}  // namespace
+
+Program::Program(Parts parts, int threads) : parts_(std::move(parts)), threads_(threads) {
+  if (threads_ > 1) pool_ = &ThreadPool::of(threads_);
+  plan_memory();
+}
+
+void Program::plan_memory() {
+  std::vector<int> ends = parts_.inputs;
+  ends.insert(ends.end(), parts_.outputs.begin(), parts_.outputs.end());
+  const auto batched =
+      std::count_if(ends.begin(), ends.end(), [&](int value) { return shape_of(value).has_batch(); });
+  has_batch_ = batched > 0;
+  if (has_batch_ && batched != static_cast<std::ptrdiff_t>(ends.size())) {
+    throw ArgumentError("a program has the batch in axis 0 of every input and output, or of none");
+  }
+
+  direct_output_.assign(parts_.values.size(), -1);
+  for (std::size_t i = 0; i < parts_.outputs.size(); ++i) {
+    const Value& root = parts_.values[static_cast<std::size_t>(
+        parts_.values[static_cast<std::size_t>(parts_.outputs[i])].root)];
+    int& direct = direct_output_[static_cast<std::size_t>(root.root)];
+    if (root.kind == Value::Kind::kStep && direct == -1) direct = static_cast<int>(i);
+  }
+  for (const Step& step : parts_.steps) {
+    workspace_floats_ = std::max(workspace_floats_, step.op->workspace_size());
+  }
+
+  chunk_ = 1;
+  arena_floats_ = place_buffers(1);
+  if (has_batch_) {
+    // Half of the cache is left to the weights and to what streams through.
+    const std::size_t bytes_an_image = std::max<std::size_t>(arena_floats_ * sizeof(float), 1);
+    chunk_ = std::clamp<std::int64_t>(static_cast<std::int64_t>(l2_cache_bytes() / 2 / bytes_an_image), 1,
+                                      kMostImages);
+    arena_floats_ = place_buffers(chunk_);
+  }
+}
+
+// Gives every intermediate value a place in the arena, such that values that live at the same time do not
+// overlap, and returns the arena's size in floats. Largest first, each at the lowest place that is free for
+// as long as it lives (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020:
+// greedy by size).
+std::size_t Program::place_buffers(std::int64_t images) {
+  struct Buffer {
+    std::size_t value;
+    std::size_t size;
+    std::size_t first_step;
+    std::size_t last_step;
+  };
+  std::vector<Buffer> buffers;
+  std::vector<std::size_t> buffer_of(parts_.values.size());
+  for (std::size_t s = 0; s < parts_.steps.size(); ++s) {
+    const Step& step = parts_.steps[s];
+    for (const int input : step.inputs) {
+      const Value& root = parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(input)].root)];
+      const auto value = static_cast<std::size_t>(root.root);
+      if (root.kind == Value::Kind::kStep && direct_output_[value] == -1) buffers[buffer_of[value]].last_step = s;
+    }
+    const auto value = static_cast<std::size_t>(step.output);
+    if (direct_output_[value] == -1) {
+      const Shape& shape = parts_.values[value].shape;
+      buffer_of[value] = buffers.size();
+      buffers.push_back({value, whole_lines(shape.with_batch(images).count()), s, s});
+    }
+  }
+  // A value that is copied to an output at the end lives that long.
+  for (const int output : parts_.outputs) {
+    const Value& root = parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(output)].root)];
+    const auto value = static_cast<std::size_t>(root.root);
+    if (root.kind == Value::Kind::kStep && direct_output_[value] == -1) {
+      buffers[buffer_of[value]].last_step = parts_.steps.size();
+    }
+  }
+
+  std::stable_sort(buffers.begin(), buffers.end(), [](const Buffer& a, const Buffer& b) { return a.size > b.size; });
+  offsets_.assign(parts_.values.size(), 0);
+  std::vector<Buffer> placed;  // by offset
+  std::size_t total = 0;
+  for (const Buffer& buffer : buffers) {
+    std::size_t offset = 0;
+    for (const Buffer& other : placed) {
+      const bool together = other.first_step <= buffer.last_step && buffer.first_step <= other.last_step;
+      if (!together) continue;
+      if (offset + buffer.size <= offsets_[other.value]) break;
+      offset = std::max(offset, offsets_[other.value] + other.size);
+    }
+    offsets_[buffer.value] = offset;
+    total = std::max(total, offset + buffer.size);
+    const auto after = std::find_if(placed.begin(), placed.end(),
+                                    [&](const Buffer& other) { return offsets_[other.value] > offset; });
+    placed.insert(after, buffer);
+  }
+  return total;
+}
+
+const float* Program::address(int value, const Images& images, const Context& context) const {
+  const Value& root = parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(value)].root)];
+  switch (root.kind) {
+    case Value::Kind::kInput:
+      return images.inputs[static_cast<std::size_t>(root.index)] + images.first * root.shape.count_per_image();
+    case Value::Kind::kConstant:
+      return parts_.constants[static_cast<std::size_t>(root.index)].data();
+    case Value::Kind::kStep:
+      break;
+  }
+  const int direct = direct_output_[static_cast<std::size_t>(root.root)];
+  if (direct != -1) {
+    return images.outputs[static_cast<std::size_t>(direct)] + images.first * root.shape.count_per_image();
+  }
+  return context.arena.data() + offsets_[static_cast<std::size_t>(root.root)];
+}
+
+void Program::run(std::span<const float* const> inputs, std::int64_t batch, std::span<float* const> outputs) const {
+  if (batch == 0) return;
+  std::vector<std::unique_ptr<Context>> contexts = take_contexts();
+  const std::span<const std::unique_ptr<Context>> all(contexts);
+  if (pool_ == nullptr || batch < threads_) {
+    for (std::int64_t first = 0; first < batch; first += chunk_) {
+      run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, all);
+    }
+  } else {
+    pool_->run([&](int thread) {
+      const std::int64_t begin = batch * thread / threads_;
+      const std::int64_t end = batch * (thread + 1) / threads_;
+      for (std::int64_t first = begin; first < end; first += chunk_) {
+        run_steps({inputs, outputs, first, std::min(chunk_, end - first)},
+                  all.subspan(static_cast<std::size_t>(thread), 1));
+      }
+    });
+  }
+  give_back(std::move(contexts));
+}
+
+// Takes a few images through all steps. With one context the calling thread does it alone; with several,
+// one for each thread, the threads share every step.
+void Program::run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts) const {
+  Context& own = *contexts[0];
+  for (const Step& step : parts_.steps) {
+    own.arguments.clear();
+    for (const int input : step.inputs) {
+      own.arguments.push_back({address(input, images, own), shape_of(input).with_batch(images.count)});
+    }
+    const std::span<const ConstTensor> arguments(own.arguments);
+    const Tensor output{const_cast<float*>(address(step.output, images, own)),
+                        shape_of(step.output).with_batch(images.count)};
+    const std::int64_t units = step.op->units(arguments, output);
+    const auto threads = static_cast<std::int64_t>(contexts.size());
+    if (threads == 1 || units == 1) {
+      step.op->run(arguments, output, {0, units}, own.workspace.data());
+    } else {
+      pool_->run([&](int thread) {
+        const UnitRange range{units * thread / threads, units * (thread + 1) / threads};
+        step.op->run(arguments, output, range, contexts[static_cast<std::size_t>(thread)]->workspace.data());
+      });
+    }
+  }
+  copy_outputs(images, own);
+}
+
+// Outputs that no step writes directly: an input, a constant, or one that is asked for twice.
+void Program::copy_outputs(const Images& images, const Context& context) const {
+  for (std::size_t i = 0; i < parts_.outputs.size(); ++i) {
+    const int value = parts_.outputs[i];
+    const auto root = static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(value)].root);
+    if (direct_output_[root] == static_cast<int>(i)) continue;
+    const std::int64_t count = shape_of(value).with_batch(images.count).count();
+    std::copy_n(address(value, images, context), count,
+                images.outputs[i] + images.first * shape_of(value).count_per_image());
+  }
+}
+
+std::vector<std::unique_ptr<Program::Context>> Program::take_contexts() const {
+  std::vector<std::unique_ptr<Context>> contexts;
+  {
+    const std::lock_guard lock(mutex_);
+    while (contexts.size() < static_cast<std::size_t>(threads_) && !idle_.empty()) {
+      contexts.push_back(std::move(idle_.back()));
+      idle_.pop_back();
+    }
+  }
+  while (contexts.size() < static_cast<std::size_t>(threads_)) {
+    auto context = std::make_unique<Context>();
+    context->arena = AlignedBuffer(arena_floats_);
+    context->workspace = AlignedBuffer(workspace_floats_);
+    contexts.push_back(std::move(context));
+  }
+  return contexts;
+}
+
+void Program::give_back(std::vector<std::unique_ptr<Context>> contexts) const {
+  const std::lock_guard lock(mutex_);
+  for (auto& context : contexts) idle_.push_back(std::move(context));
+}
+
+}  // namespace pyconv

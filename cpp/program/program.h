@@ -1,0 +1,108 @@
+// A compiled network.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "ops/operator.h"
+#include "program/thread_pool.h"
+
+namespace pyconv {
+
+// Where a value of a program comes from. A view is another value's elements under another shape.
+struct Value {
+  enum class Kind { kInput, kConstant, kStep };
+  Kind kind;
+  int index;  // of the input, the constant or the step
+  int root;   // the value that holds the elements: itself, unless it is a view
+  Shape shape;
+};
+
+struct Step {
+  std::string name;           // of what it produces
+  std::string operator_name;
+  std::unique_ptr<Operator> op;
+  std::vector<int> inputs;  // values
+  int output;               // a value
+};
+
+// Steps in order, memory planned, ready to run; made by ProgramBuilder.
+//
+// Depth first: where axis 0 is the batch, a few images at a time go through all steps, so that what lies
+// between the steps stays in the second-level cache, and each thread takes images of its own. With fewer
+// images than threads the threads share each step's work units instead.
+//
+// `run` may be called from many threads at once: each call has buffers of its own, kept for later calls.
+class Program {
+ public:
+  struct Parts {
+    std::vector<Value> values;
+    std::vector<std::string> input_names;
+    std::vector<int> inputs;  // values
+    std::vector<AlignedBuffer> constants;
+    std::vector<Step> steps;
+    std::vector<int> outputs;  // values
+  };
+  Program(Parts parts, int threads);
+
+  const std::vector<std::string>& input_names() const { return parts_.input_names; }
+  const Shape& input_shape(std::size_t i) const { return shape_of(parts_.inputs[i]); }
+  std::size_t outputs() const { return parts_.outputs.size(); }
+  const Shape& output_shape(std::size_t i) const { return shape_of(parts_.outputs[i]); }
+  const std::vector<Step>& steps() const { return parts_.steps; }
+  int threads() const { return threads_; }
+  // True where axis 0 of every input and output is the batch; else none has it.
+  bool has_batch() const { return has_batch_; }
+  // Bytes that one thread's intermediate tensors take.
+  std::size_t arena_bytes() const { return arena_floats_ * sizeof(float); }
+  // How many images go through the steps together.
+  std::int64_t chunk() const { return chunk_; }
+
+  // Computes all outputs of `batch` images (1 where has_batch() is false). The pointers are to contiguous
+  // tensors of the inputs' and outputs' shapes; they must not overlap.
+  void run(std::span<const float* const> inputs, std::int64_t batch, std::span<float* const> outputs) const;
+
+ private:
+  // The memory of one thread for one call.
+  struct Context {
+    AlignedBuffer arena;
+    AlignedBuffer workspace;
+    std::vector<ConstTensor> arguments;
+  };
+  // What one call works on: the images [first, first + count).
+  struct Images {
+    std::span<const float* const> inputs;
+    std::span<float* const> outputs;
+    std::int64_t first;
+    std::int64_t count;
+  };
+
+  const Shape& shape_of(int value) const { return parts_.values[static_cast<std::size_t>(value)].shape; }
+  void plan_memory();
+  std::size_t place_buffers(std::int64_t images);
+  void run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts) const;
+  void copy_outputs(const Images& images, const Context& context) const;
+  const float* address(int value, const Images& images, const Context& context) const;
+
+  std::vector<std::unique_ptr<Context>> take_contexts() const;
+  void give_back(std::vector<std::unique_ptr<Context>> contexts) const;
+
+  Parts parts_;
+  int threads_;
+  ThreadPool* pool_ = nullptr;  // null for one thread
+  bool has_batch_ = false;
+  std::int64_t chunk_ = 1;
+  std::vector<int> direct_output_;        // by value: the output that its step writes straight to, or -1
+  std::vector<std::size_t> offsets_;      // by value: where it lies in the arena, in floats
+  std::size_t arena_floats_ = 0;
+  std::size_t workspace_floats_ = 0;
+
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<Context>> idle_;
+};
+
+}  // namespace pyconv

@@ -1,0 +1,49 @@
+// Threads that wait for short, parallel tasks.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace pyconv {
+
+// A caller and `threads - 1` workers. A worker that has just finished spins for some tens of microseconds,
+// so that the steps of one network follow each other without a call into the kernel, and then sleeps, so
+// that an idle process costs nothing.
+class ThreadPool {
+ public:
+  // The process's pool of that many threads; made at the first call, and never destroyed, because workers
+  // may still run when the process exits.
+  static ThreadPool& of(int threads);
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls task(index) once for each index from 0 to threads() - 1, in parallel, and waits for all. Where
+  // the pool is busy with another caller's task, or belongs to the parent of a forked process, the calling
+  // thread does them all, one after the other. `task` must not throw.
+  template <class Task>
+  void run(const Task& task) {
+    call([](const void* data, int index) { (*static_cast<const Task*>(data))(index); }, &task);
+  }
+
+ private:
+  using Call = void (*)(const void* data, int index);
+
+  explicit ThreadPool(int threads);
+  void call(Call function, const void* data);
+  void work(int index);
+
+  std::mutex busy_;  // held by the caller whose task is running
+  Call function_ = nullptr;
+  const void* data_ = nullptr;
+  std::atomic<std::uint32_t> round_{0};    // goes up when there is a new task
+  std::atomic<std::uint32_t> unfinished_{0};  // workers still at it
+  pid_t process_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace pyconv
