@@ -101,19 +101,18 @@ def interleave(
     samples: dict[str, list[float]] = {name: [] for name in trials}
     order = list(trials)
     shuffle = random.Random(0).shuffle
-    rounds = 0
+    rounds, spent = 0, 0.0
     start = time.perf_counter()
     with _no_garbage_collection():
-        while rounds < budget.rounds or time.perf_counter() - start < budget.seconds:
+        while rounds < budget.rounds or spent < budget.seconds:
             shuffle(order)
             for name in order:
                 if own_threads:
                     samples[name].append(_turn(trials[name], seconds_a_call[name]))
                 else:
                     samples[name].append(_time(trials[name]))
-            rounds += 1
+            rounds, spent = rounds + 1, time.perf_counter() - start
             if progress is not None:
-                spent = time.perf_counter() - start
                 progress(min(1.0, spent / budget.seconds, rounds / budget.rounds))
     return samples
 

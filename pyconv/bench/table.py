@@ -74,7 +74,7 @@ def _add_rows(table: Table, cell: Cell, shown_model: str) -> None:
             str(cell.subject.batch) if leads else "",
             str(cell.subject.threads) if leads else "",
             name,
-            ("~" if cell.noisy else "") + _duration(timing.seconds.median),
+            ("~" if cell.noisy else "") + duration(timing.seconds.median),
             _quartiles(timing.seconds),
             f"{timing.images_per_second:,.0f}",
             f"{timing.gflops:.1f}",
@@ -84,7 +84,8 @@ def _add_rows(table: Table, cell: Cell, shown_model: str) -> None:
         )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Three digits and a unit: `1.25 ms`."""
     size, unit = _unit(seconds)
     return f"{_digits(seconds / size)} {unit}"
 

@@ -34,6 +34,10 @@ class OnnxRuntimeEngine:
 
     onnxruntime computes only declared graph outputs, so a request for an intermediate tensor makes
     a session whose graph declares it too. Sessions are kept by the set of extra outputs.
+
+    Attributes:
+        session: onnxruntime's own session for the file as it is, for whoever wants to call it with
+            nothing in between (`pyconv bench` does).
     """
 
     name: EngineName = "onnxruntime"

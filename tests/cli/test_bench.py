@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pyconv.cli import main
+
+_BRIEF = ["--seconds", "0.01", "--rounds", "3", "--threads", "1", "--batch", "1", "2"]
+
+
+def test_bench_prints_a_table_of_both_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "digits", *_BRIEF]) == 0
+    text = capsys.readouterr().out
+    assert text.count("native ") >= 2
+    assert text.count("onnxruntime ") >= 2
+    assert "digits" in text
+    assert "GFLOP/s a core" in text
+
+
+def test_bench_json_is_all_that_standard_output_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "digits", *_BRIEF, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["schema"] == "pyconv-bench/1"
+    assert [cell["subject"]["batch"] for cell in report["cells"]] == [1, 2]
+
+
+def test_bench_writes_the_files_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    figures, chart = tmp_path / "bench.json", tmp_path / "bench.png"
+    options = ["--json", str(figures), "--plot", str(chart)]
+    assert main(["bench", "digits", *_BRIEF, *options]) == 0
+    assert len(json.loads(figures.read_text(encoding="utf-8"))["cells"]) == 2
+    assert chart.stat().st_size > 10_000
+    assert "digits" in capsys.readouterr().out
+
+
+def test_bench_of_a_missing_model_says_which(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "nowhere"]) == 1
+    assert "there is no model 'nowhere'" in capsys.readouterr().err
+
+
+def test_bench_exits_1_when_a_cell_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pyconv.bench.comparison.TOLERANCE", -1.0)
+    assert main(["bench", "digits", *_BRIEF]) == 1
+    assert "not timed: native and onnxruntime differ" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options", [["--json", "digits"], ["--plot", "chart.txt"], ["--batch", "many"]]
+)
+def test_bench_refuses_a_wrong_flag(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", *options])
+    assert stop.value.code == 2
+    assert options[1] in capsys.readouterr().err
