@@ -152,6 +152,55 @@ void average_pool(const float* const* taps, Index count, Index channels, float s
   }
 }
 
+// Sizes of 0 are not known to the compiler; the window of two by two, which nearly every small network
+// has, is compiled apart and unrolled.
+template <int kHeight, int kWidth, class Combine>
+inline void pool_row(const PoolRow& row, Combine combine, Vector scale) {
+  const Index height = kHeight > 0 ? kHeight : row.height;
+  const Index width = kWidth > 0 ? kWidth : row.width;
+  const float* corner = row.map;
+  float* out = row.out;
+  for (Index j = 0; j < row.columns; ++j, corner += row.stride * row.channels, out += row.channels) {
+    Index c = 0;
+    for (; c + kLanes <= row.channels; c += kLanes) {
+      Vector result = load(corner + c);
+      for (Index u = 0; u < height; ++u) {
+        for (Index v = u == 0 ? 1 : 0; v < width; ++v) {
+          result = combine(result, load(corner + u * row.row_pitch + v * row.channels + c));
+        }
+      }
+      store(out + c, result * scale);
+    }
+    if (const Index left = row.channels - c; left > 0) {
+      Vector result = load_part(corner + c, left);
+      for (Index u = 0; u < height; ++u) {
+        for (Index v = u == 0 ? 1 : 0; v < width; ++v) {
+          result = combine(result, load_part(corner + u * row.row_pitch + v * row.channels + c, left));
+        }
+      }
+      store_part(out + c, result * scale, left);
+    }
+  }
+}
+
+void max_pool_row(const PoolRow& row) {
+  const auto maximum = [](Vector a, Vector b) { return at_least(a, b); };
+  if (row.height == 2 && row.width == 2) {
+    pool_row<2, 2>(row, maximum, splat(1.0F));
+  } else {
+    pool_row<0, 0>(row, maximum, splat(1.0F));
+  }
+}
+
+void average_pool_row(const PoolRow& row) {
+  const auto sum = [](Vector a, Vector b) { return a + b; };
+  if (row.height == 2 && row.width == 2) {
+    pool_row<2, 2>(row, sum, splat(row.scale));
+  } else {
+    pool_row<0, 0>(row, sum, splat(row.scale));
+  }
+}
+
 // -- Functions of one number -------------------------------------------------------------------
 
 inline Vector power_of_two(IntVector n) { return reinterpret_cast<Vector>((n + 127) << 23); }
@@ -389,6 +438,8 @@ constexpr KernelTable kTable = {
     &depthwise,
     &max_pool,
     &average_pool,
+    &max_pool_row,
+    &average_pool_row,
     &activate,
     &binary,
     &softmax,

@@ -52,6 +52,21 @@ struct DepthwisePixel {
   float highest;
 };
 
+// Pooling windows that lie wholly inside the map, side by side along one row of outputs:
+//   out[j * channels + c] = reduction over u, v of map[u * row_pitch + (j * stride + v) * channels + c]
+// for 0 <= u < height, 0 <= v < width; the reduction is the maximum, or the sum times `scale`.
+struct PoolRow {
+  const float* map;
+  std::int64_t row_pitch;
+  std::int64_t height;
+  std::int64_t width;
+  std::int64_t stride;   // in pixels
+  std::int64_t columns;  // outputs
+  std::int64_t channels;
+  float scale;
+  float* out;
+};
+
 // Functions of one number, applied to each element. The docs of the ONNX operator of that name define
 // each; alpha and beta are its parameters.
 enum class Activation : int {
@@ -95,6 +110,8 @@ struct KernelTable {
   void (*max_pool)(const float* const* taps, std::int64_t count, std::int64_t channels, float* out);
   void (*average_pool)(const float* const* taps, std::int64_t count, std::int64_t channels, float scale,
                        float* out);
+  void (*max_pool_row)(const PoolRow&);
+  void (*average_pool_row)(const PoolRow&);
 
   // y[i] = f(x[i]); y may be x.
   void (*activate)(Activation function, float alpha, float beta, const float* x, float* y,

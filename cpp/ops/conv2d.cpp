@@ -99,7 +99,7 @@ class Conv2d : public Operator {
         float* map = workspace + pointer_floats();
         const std::int64_t first = begin * pool_->strides[0];
         compute_activated(x, first, (end - 1) * pool_->strides[0] + pool_->size[0], map, workspace);
-        pool_rows(map, end - begin, y, pointers(workspace));
+        pool_rows(map, end - begin, y);
       }
     }
   }
@@ -129,13 +129,38 @@ class Conv2d : public Operator {
   // How many pointers `compute` needs.
   virtual std::int64_t pointer_count() const = 0;
 
-  // Where tap (u, v) of the pixel (row, column) reads its channels, or null outside the map.
-  const float* tap(const float* x, std::int64_t row, std::int64_t column, std::int64_t u,
-                   std::int64_t v) const {
-    const std::int64_t i = window_.height.begin(row) + u * window_.height.dilation;
-    const std::int64_t j = window_.width.begin(column) + v * window_.width.dilation;
-    if (i < 0 || i >= height_ || j < 0 || j >= width_) return nullptr;
-    return x + (i * width_ + j) * in_;
+  // The taps of a window that `gather` lists: all of them, or only the first of each row.
+  void list_taps(std::int64_t columns) {
+    tap_columns_ = columns;
+    for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
+      for (std::int64_t v = 0; v < columns; ++v) {
+        tap_offsets_.push_back((u * window_.height.dilation * width_ + v * window_.width.dilation) * in_);
+      }
+    }
+  }
+
+  // pointers[t * step]: where tap t of the pixel (row, column) reads its channels from `channel` on;
+  // outside the map at `zeros`.
+  void gather(const float* x, std::int64_t row, std::int64_t column, std::int64_t channel, const float* zeros,
+              const float** pointers, std::int64_t step) const {
+    const std::int64_t i = window_.height.begin(row);
+    const std::int64_t j = window_.width.begin(column);
+    const float* corner = x + (i * width_ + j) * in_ + channel;
+    if (i >= 0 && j >= 0 && i + window_.height.extent() <= height_ && j + window_.width.extent() <= width_) {
+      for (const std::int64_t offset : tap_offsets_) {
+        *pointers = corner + offset;
+        pointers += step;
+      }
+      return;
+    }
+    for (std::size_t t = 0; t < tap_offsets_.size(); ++t, pointers += step) {
+      const auto u = static_cast<std::int64_t>(t) / tap_columns_;
+      const auto v = static_cast<std::int64_t>(t) % tap_columns_;
+      const std::int64_t tap_row = i + u * window_.height.dilation;
+      const std::int64_t tap_column = j + v * window_.width.dilation;
+      const bool inside = tap_row >= 0 && tap_row < height_ && tap_column >= 0 && tap_column < width_;
+      *pointers = inside ? corner + tap_offsets_[t] : zeros;
+    }
   }
 
   const kernels::KernelTable& kernels_;
@@ -154,8 +179,7 @@ class Conv2d : public Operator {
   // Pointers lie at the workspace's beginning, on cache lines of their own.
   static const float** pointers(float* workspace) { return reinterpret_cast<const float**>(workspace); }
   std::size_t pointer_floats() const {
-    const std::int64_t pool_taps = pool_ ? pool_->size[0] * pool_->size[1] : 0;
-    const auto bytes = static_cast<std::size_t>(std::max(pointer_count(), pool_taps)) * sizeof(float*);
+    const auto bytes = static_cast<std::size_t>(pointer_count()) * sizeof(float*);
     return (bytes + kAlignment - 1) / kAlignment * (kAlignment / sizeof(float));
   }
 
@@ -167,19 +191,23 @@ class Conv2d : public Operator {
     }
   }
 
-  void pool_rows(const float* map, std::int64_t rows, float* y, const float** taps) const {
-    for (std::int64_t row = 0; row < rows; ++row) {
-      for (std::int64_t column = 0; column < out_width_; ++column, y += out_) {
-        const float* corner = map + (row * pool_->strides[0] * map_width_ + column * pool_->strides[1]) * out_;
-        std::int64_t count = 0;
-        for (std::int64_t u = 0; u < pool_->size[0]; ++u) {
-          for (std::int64_t v = 0; v < pool_->size[1]; ++v) taps[count++] = corner + (u * map_width_ + v) * out_;
-        }
-        kernels_.max_pool(taps, count, out_, y);
-      }
+  void pool_rows(const float* map, std::int64_t rows, float* y) const {
+    kernels::PoolRow row{};
+    row.row_pitch = map_width_ * out_;
+    row.height = pool_->size[0];
+    row.width = pool_->size[1];
+    row.stride = pool_->strides[1];
+    row.columns = out_width_;
+    row.channels = out_;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      row.map = map + i * pool_->strides[0] * row.row_pitch;
+      row.out = y + i * out_width_ * out_;
+      kernels_.max_pool_row(row);
     }
   }
 
+  std::int64_t tap_columns_ = 0;
+  std::vector<std::int64_t> tap_offsets_;  // from the window's corner, in floats
   std::optional<Pool> pool_;
   std::int64_t block_rows_;  // of the output, in one unit of work
 };
@@ -195,8 +223,9 @@ class IndirectConv2d final : public Conv2d {
     // Where a patch's row is contiguous in x, it is one long tap.
     const bool whole_rows =
         groups_ == 1 && window_.width.dilation == 1 && window_.width.pad_begin == 0 && window_.width.pad_end == 0;
-    columns_ = whole_rows ? 1 : window_.width.kernel;
-    taps_ = window_.height.kernel * columns_;
+    const std::int64_t columns = whole_rows ? 1 : window_.width.kernel;
+    list_taps(columns);
+    taps_ = window_.height.kernel * columns;
     depth_ = whole_rows ? window_.width.kernel * in_ : group_in;
     zeros_ = AlignedBuffer(static_cast<std::size_t>(depth_));
     std::fill_n(zeros_.data(), depth_, 0.0F);
@@ -224,7 +253,7 @@ class IndirectConv2d final : public Conv2d {
     for (std::int64_t done = 0, count; done < pixels; done += count) {
       count = balanced_tile(done, pixels, most);
       for (std::int64_t g = 0; g < groups_; ++g) {
-        gather(x, begin * map_width_ + done, count, g * group_in, rows);
+        gather_tile(x, begin * map_width_ + done, count, g * group_in, rows);
         tile.out = y + done * out_ + g * group_out;
         const PackedMatrix& matrix = matrices_[static_cast<std::size_t>(g)];
         for (std::int64_t panel = 0; panel < matrix.panels(); ++panel) matrix.multiply(tile, count, panel);
@@ -240,23 +269,20 @@ class IndirectConv2d final : public Conv2d {
   std::int64_t pointer_count() const override { return taps_ * kernels::kMaxMatrixRows; }
 
  private:
-  // rows[t * count + r]: tap t of the r-th pixel from `first` on, numbered along the rows of the map.
-  void gather(const float* x, std::int64_t first, std::int64_t count, std::int64_t channel,
-              const float** rows) const {
+  // pointers[t * count + r]: tap t of the r-th pixel from `first` on, numbered along the rows of the map.
+  void gather_tile(const float* x, std::int64_t first, std::int64_t count, std::int64_t channel,
+                   const float** pointers) const {
+    std::int64_t row = first / map_width_;
+    std::int64_t column = first % map_width_;
     for (std::int64_t r = 0; r < count; ++r) {
-      const std::int64_t row = (first + r) / map_width_;
-      const std::int64_t column = (first + r) % map_width_;
-      std::int64_t t = 0;
-      for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
-        for (std::int64_t v = 0; v < columns_; ++v, ++t) {
-          const float* source = tap(x, row, column, u, v);
-          rows[t * count + r] = source == nullptr ? zeros_.data() : source + channel;
-        }
+      gather(x, row, column, channel, zeros_.data(), pointers + r, count);
+      if (++column == map_width_) {
+        column = 0;
+        ++row;
       }
     }
   }
 
-  std::int64_t columns_;  // taps in a row of the window: 1 where its row is read as a whole
   std::int64_t taps_;
   std::int64_t depth_;  // floats in a tap
   AlignedBuffer zeros_;
@@ -268,6 +294,7 @@ class DepthwiseConv2d final : public Conv2d {
  public:
   DepthwiseConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
       : Conv2d(attributes, x, kernels) {
+    list_taps(window_.width.kernel);
     zeros_.assign(static_cast<std::size_t>(in_), 0.0F);
   }
 
@@ -280,13 +307,7 @@ class DepthwiseConv2d final : public Conv2d {
                                   activation_.lowest(), activation_.highest()};
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t column = 0; column < map_width_; ++column, pixel.out += out_) {
-        std::int64_t t = 0;
-        for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
-          for (std::int64_t v = 0; v < window_.width.kernel; ++v, ++t) {
-            const float* source = tap(x, row, column, u, v);
-            taps[t] = source == nullptr ? zeros_.data() : source;
-          }
-        }
+        gather(x, row, column, 0, zeros_.data(), taps, 1);
         kernels_.depthwise(pixel);
       }
     }

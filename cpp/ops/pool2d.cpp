@@ -44,8 +44,13 @@ class Pool2d final : public Operator {
       const float* x = inputs[0].data + unit / out_height_ * height_ * width_ * channels_;
       const std::int64_t row = unit % out_height_;
       float* y = output.data + unit * out_width_ * channels_;
-      for (std::int64_t column = 0; column < out_width_; ++column, y += channels_) {
-        pool(x, row, column, y, taps);
+      const UnitRange inside = windows_inside(row);
+      for (std::int64_t column = 0; column < inside.begin; ++column) {
+        pool(x, row, column, y + column * channels_, taps);
+      }
+      if (inside.begin < inside.end) pool_inside(x, row, inside, y + inside.begin * channels_);
+      for (std::int64_t column = inside.end; column < out_width_; ++column) {
+        pool(x, row, column, y + column * channels_, taps);
       }
     }
   }
@@ -59,6 +64,32 @@ class Pool2d final : public Operator {
   }
 
  private:
+  // The columns of a row of outputs whose windows lie wholly inside the map; they are done in one go.
+  UnitRange windows_inside(std::int64_t row) const {
+    const std::int64_t i = window_.height.begin(row);
+    const bool dense = window_.height.dilation == 1 && window_.width.dilation == 1;
+    if (!dense || i < 0 || i + window_.height.kernel > height_) return {0, 0};
+    const std::int64_t stride = window_.width.stride;
+    const std::int64_t begin = (window_.width.pad_begin + stride - 1) / stride;
+    const std::int64_t room = width_ + window_.width.pad_begin - window_.width.kernel;
+    const std::int64_t end = room < 0 ? 0 : std::min(room / stride + 1, out_width_);
+    return begin < end ? UnitRange{begin, end} : UnitRange{0, 0};
+  }
+
+  void pool_inside(const float* x, std::int64_t row, UnitRange columns, float* y) const {
+    kernels::PoolRow windows{};
+    windows.map = x + (window_.height.begin(row) * width_ + window_.width.begin(columns.begin)) * channels_;
+    windows.row_pitch = width_ * channels_;
+    windows.height = window_.height.kernel;
+    windows.width = window_.width.kernel;
+    windows.stride = window_.width.stride;
+    windows.columns = columns.end - columns.begin;
+    windows.channels = channels_;
+    windows.scale = 1.0F / static_cast<float>(window_.height.kernel * window_.width.kernel);
+    windows.out = y;
+    (reduction_ == Reduction::kMax ? kernels_.max_pool_row : kernels_.average_pool_row)(windows);
+  }
+
   void pool(const float* x, std::int64_t row, std::int64_t column, float* y, const float** taps) const {
     std::int64_t count = 0;
     for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
