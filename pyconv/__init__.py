@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyconv.errors import ModelError as ModelError
     from pyconv.errors import PictureError as PictureError
     from pyconv.errors import PyconvError as PyconvError
+    from pyconv.errors import ServerError as ServerError
     from pyconv.errors import UnsupportedOperatorError as UnsupportedOperatorError
     from pyconv.model import Model as Model
     from pyconv.model import Prediction as Prediction
@@ -56,6 +57,7 @@ _HOMES = {
         "ModelError",
         "PictureError",
         "PyconvError",
+        "ServerError",
         "UnsupportedOperatorError",
     ],
     "pyconv.model": ["Model", "Prediction", "load"],

@@ -47,6 +47,19 @@ class ExportError(PyconvError):
     """A Keras model could not be exported to an ONNX file that computes the same."""
 
 
+class ServerError(PyconvError):
+    """A server cannot be started, cannot be reached, or failed to answer.
+
+    Attributes:
+        code: gRPC's name of the status that the server sent, such as `"RESOURCE_EXHAUSTED"`;
+            `"UNAVAILABLE"` where nobody answered; None where no server was asked.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class MissingExtraError(PyconvError, ImportError):
     """A library that belongs to one of pyconv's extras is not installed.
 
