@@ -101,6 +101,72 @@ constexpr int rows_that_fit(int vectors) {
   return rows > kMaxMatrixRows ? kMaxMatrixRows : rows;
 }
 
+// -- Convolution with few input channels -------------------------------------------------------
+
+// kColumns outputs at once, so that enough independent sums hide the latency of the multiply-adds.
+template <int kHeight, int kDepth, int kPool, int kColumns>
+inline void stencil_columns(const StencilRow& row, const float* x, const Vector* weights, Vector bias, float* out,
+                            Index lanes) {
+  Vector sums[kColumns][kPool][kPool] = {};
+  for (int u = 0; u < kHeight; ++u) {
+    for (int d = 0; d < kDepth; ++d) {
+      const Vector weight = weights[u * kDepth + d];
+      for (int c = 0; c < kColumns; ++c) {
+        for (int p = 0; p < kPool; ++p) {
+          for (int q = 0; q < kPool; ++q) {
+            const float* source = x + (c * kPool + q) * row.column_step + p * row.row_step;
+            sums[c][p][q] += splat(source[u * row.row_pitch + d]) * weight;
+          }
+        }
+      }
+    }
+  }
+  for (int c = 0; c < kColumns; ++c) {
+    Vector most = sums[c][0][0];
+    for (int p = 0; p < kPool; ++p) {
+      for (int q = 0; q < kPool; ++q) most = at_least(most, sums[c][p][q]);
+    }
+    // A clamp never falls, nor does adding the bias: both may follow the maximum.
+    const Vector y = at_most(at_least(most + bias, splat(row.lowest)), splat(row.highest));
+    if (lanes == kLanes) {
+      store(out + c * row.channels, y);
+    } else {
+      store_part(out + c * row.channels, y, lanes);
+    }
+  }
+}
+
+template <int kHeight, int kDepth, int kPool>
+void stencil_row(const StencilRow& row) {
+  constexpr int kFloats = kHeight * kDepth;
+  constexpr int kSums = kFloats + 8 + 2 <= kRegisters ? 8 : 4;
+  constexpr int kColumns = kSums / (kPool * kPool);
+  for (Index o = 0; o < row.channels; o += kLanes) {
+    Vector weights[kFloats];
+    for (int k = 0; k < kFloats; ++k) weights[k] = load(row.weights + o * kFloats + k * kLanes);
+    const Vector bias = load(row.bias + o);
+    const Index lanes = row.channels - o < kLanes ? row.channels - o : kLanes;
+    const float* x = row.x;
+    float* out = row.out + o;
+    Index j = 0;
+    for (; j + kColumns <= row.columns; j += kColumns) {
+      stencil_columns<kHeight, kDepth, kPool, kColumns>(row, x, weights, bias, out, lanes);
+      x += kColumns * kPool * row.column_step;
+      out += kColumns * row.channels;
+    }
+    for (; j < row.columns; ++j) {
+      stencil_columns<kHeight, kDepth, kPool, 1>(row, x, weights, bias, out, lanes);
+      x += kPool * row.column_step;
+      out += row.channels;
+    }
+  }
+}
+
+template <int kHeight, int kDepth>
+constexpr StencilKernels stencil() {
+  return {kHeight, kDepth, &stencil_row<kHeight, kDepth, 1>, &stencil_row<kHeight, kDepth, 2>};
+}
+
 // -- Convolution and pooling of single pixels --------------------------------------------------
 
 void depthwise(const DepthwisePixel& pixel) {
@@ -435,6 +501,7 @@ constexpr KernelTable kTable = {
     kLanes,
     {rows_that_fit(1), rows_that_fit(2)},
     {PYCONV_MATRIX_KERNELS(1), PYCONV_MATRIX_KERNELS(2)},
+    {stencil<3, 3>(), stencil<5, 5>(), stencil<3, 9>()},
     &depthwise,
     &max_pool,
     &average_pool,

@@ -52,6 +52,36 @@ struct DepthwisePixel {
   float highest;
 };
 
+// A convolution whose window holds so few floats that a vector's worth of filters stays in registers while
+// it slides along a row of x; there is a kernel for each of a few sizes of window.
+//   out[j * channels + o] = clamp(bias[o] + sum over u, d of
+//       x[u * row_pitch + j * column_step + d] * weight(u, d, o))
+// or the maximum of that over the two rows and columns 2j, 2j + 1 that a pool of two by two covers, where
+// the next row of the convolution begins row_step floats after x.
+struct StencilRow {
+  const float* x;
+  std::int64_t row_pitch;
+  std::int64_t row_step;
+  std::int64_t column_step;
+  const float* weights;  // [vector of channels][u * depth + d][lane], filled up with zeros
+  const float* bias;     // filled up to whole vectors
+  std::int64_t columns;  // outputs
+  std::int64_t channels;
+  float* out;
+  float lowest;
+  float highest;
+};
+using StencilKernel = void (*)(const StencilRow&);
+
+// The kernels for a window of `height` rows of `depth` floats.
+struct StencilKernels {
+  int height;
+  int depth;
+  StencilKernel plain;
+  StencilKernel pooled;
+};
+inline constexpr int kStencilSizes = 3;
+
 // Pooling windows that lie wholly inside the map, side by side along one row of outputs:
 //   out[j * channels + c] = reduction over u, v of map[u * row_pitch + (j * stride + v) * channels + c]
 // for 0 <= u < height, 0 <= v < width; the reduction is the maximum, or the sum times `scale`.
@@ -104,6 +134,8 @@ struct KernelTable {
   int matrix_rows[kMaxPanelVectors];
   MatrixKernel matrix[kMaxPanelVectors][kMaxMatrixRows];
 
+  StencilKernels stencils[kStencilSizes];
+
   void (*depthwise)(const DepthwisePixel&);
 
   // out[c] = max over t of taps[t][c]; out[c] = scale * sum over t of taps[t][c]. count >= 1.
@@ -127,5 +159,13 @@ struct KernelTable {
   // Does 2 * lanes * 12 * iterations floating-point operations as fast as the core can, in registers.
   float (*saturate)(std::int64_t iterations);
 };
+
+// The stencil of that size, or null.
+inline const StencilKernels* find_stencil(const KernelTable& table, std::int64_t height, std::int64_t depth) {
+  for (const StencilKernels& stencil : table.stencils) {
+    if (stencil.height == height && stencil.depth == depth) return &stencil;
+  }
+  return nullptr;
+}
 
 }  // namespace pyconv::kernels

@@ -6,7 +6,7 @@
 #include "base/errors.h"
 #include "ops/activation.h"
 #include "ops/binary.h"
-#include "ops/conv2d.h"
+#include "ops/conv2d/conv2d.h"
 #include "ops/dense.h"
 #include "ops/movement.h"
 #include "ops/pool2d.h"

@@ -1,0 +1,102 @@
+// What all algorithms of a two-dimensional convolution share.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ops/activation.h"
+#include "ops/operator.h"
+#include "ops/window.h"
+
+namespace pyconv {
+
+// A convolution's attributes, checked, and the frame around an algorithm: blocks of rows as work units, the
+// activation, and the fused max pool. A derived class computes rows of pixels.
+class Conv2dAlgorithm : public Operator {
+ public:
+  // Throws ArgumentError where the attributes do not fit x, which has four axes.
+  Conv2dAlgorithm(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels);
+
+  std::int64_t units(std::span<const ConstTensor> inputs, const Tensor& output) const override;
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float* workspace) const override;
+  std::size_t workspace_size() const override;
+  std::string algorithm() const override;
+  // Of the whole map, also where a fused pool leaves out pixels: what the definition asks for.
+  std::int64_t flops() const override;
+
+ protected:
+  struct Pool {
+    std::array<std::int64_t, 2> size;
+    std::array<std::int64_t, 2> strides;
+  };
+
+  // The convolution's rows [begin, end), map_width_ pixels each, with a clamping activation applied, to
+  // (end - begin) * map_width_ * out_ floats at y. The workspace holds own_workspace() floats.
+  virtual void compute(const float* x, std::int64_t begin, std::int64_t end, float* y,
+                       float* workspace) const = 0;
+  // Rows [begin, end) of the output after activation and pool. By default `compute` fills scratch memory
+  // from which the pool reads.
+  virtual void compute_pooled(const float* x, std::int64_t begin, std::int64_t end, float* y,
+                              float* workspace) const;
+  // Floats that `compute` needs for `rows` rows of the convolution; a multiple of a cache line's.
+  virtual std::size_t own_workspace(std::int64_t rows) const = 0;
+  virtual std::string method() const = 0;
+
+  // Rows of the convolution that rows [begin, end) of the output need.
+  std::int64_t map_rows(std::int64_t rows) const;
+
+  const kernels::KernelTable& kernels_;
+  Array kernel_;
+  std::vector<float> bias_;  // zeros where there is none
+  std::int64_t height_, width_, in_;
+  std::int64_t groups_, out_;
+  ActivationSpec activation_;
+  Window2d window_;
+  std::optional<Pool> pool_;
+  std::int64_t map_height_, map_width_;  // of the convolution's output, as far as it is needed
+  std::int64_t out_height_, out_width_;  // after the fused pool
+
+ private:
+  std::int64_t blocks() const { return (out_height_ + block_rows_ - 1) / block_rows_; }
+  void compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const;
+
+  std::int64_t block_rows_;  // of the output, in one unit of work
+};
+
+// The pointers to a window's taps, gathered pixel by pixel.
+class TapGatherer {
+ public:
+  // `columns` is how many taps of a window's row are listed: all, or 1 where the row is read as a whole.
+  TapGatherer(const Window2d& window, std::int64_t height, std::int64_t width, std::int64_t channels,
+              std::int64_t columns);
+
+  std::int64_t taps() const { return static_cast<std::int64_t>(offsets_.size()); }
+
+  // pointers[t * step]: where tap t of the pixel (row, column) of the output reads its channels from
+  // `channel` on; taps outside the map read at `zeros`.
+  void gather(const float* x, std::int64_t row, std::int64_t column, std::int64_t channel, const float* zeros,
+              const float** pointers, std::int64_t step) const;
+
+ private:
+  Window2d window_;
+  std::int64_t height_, width_, channels_;
+  std::int64_t columns_;
+  std::vector<std::int64_t> offsets_;  // from the window's corner, in floats
+};
+
+// Floats that so many pointers take, rounded up to whole cache lines.
+std::size_t pointer_floats(std::int64_t pointers);
+
+// Each algorithm, and whether it can do a convolution.
+std::unique_ptr<Operator> make_indirect_conv2d(const Attributes& attributes, const Shape& x,
+                                               const kernels::KernelTable& kernels);
+std::unique_ptr<Operator> make_depthwise_conv2d(const Attributes& attributes, const Shape& x,
+                                                const kernels::KernelTable& kernels);
+std::unique_ptr<Operator> make_stencil_conv2d(const Attributes& attributes, const Shape& x,
+                                              const kernels::KernelTable& kernels);
+bool depthwise_conv2d_fits(const Attributes& attributes, const Shape& x);
+bool stencil_conv2d_fits(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels);
+
+}  // namespace pyconv
