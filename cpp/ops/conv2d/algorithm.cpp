@@ -78,15 +78,16 @@ std::int64_t Conv2dAlgorithm::map_rows(std::int64_t rows) const {
 }
 
 std::int64_t Conv2dAlgorithm::units(std::span<const ConstTensor> inputs, const Tensor&) const {
-  return inputs[0].shape[0] * blocks();
+  return inputs[0].shape[0] * out_height_;
 }
 
 void Conv2dAlgorithm::run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
                           float* workspace) const {
-  for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-    const std::int64_t image = unit / blocks();
-    const std::int64_t begin = unit % blocks() * block_rows_;
-    const std::int64_t end = std::min(begin + block_rows_, out_height_);
+  for (std::int64_t unit = range.begin, rows; unit < range.end; unit += rows) {
+    const std::int64_t image = unit / out_height_;
+    const std::int64_t begin = unit % out_height_;
+    rows = std::min({block_rows_, out_height_ - begin, range.end - unit});
+    const std::int64_t end = begin + rows;
     const float* x = inputs[0].data + image * height_ * width_ * in_;
     float* y = output.data + (image * out_height_ + begin) * out_width_ * out_;
     if (pool_) {

@@ -11,8 +11,8 @@
 
 namespace pyconv {
 
-// A convolution's attributes, checked, and the frame around an algorithm: blocks of rows as work units, the
-// activation, and the fused max pool. A derived class computes rows of pixels.
+// A convolution's attributes, checked, and the frame around an algorithm: rows of the output as work units,
+// taken in blocks, the activation, and the fused max pool. A derived class computes rows of pixels.
 class Conv2dAlgorithm : public Operator {
  public:
   // Throws ArgumentError where the attributes do not fit x, which has four axes.
@@ -59,10 +59,9 @@ class Conv2dAlgorithm : public Operator {
   std::int64_t out_height_, out_width_;  // after the fused pool
 
  private:
-  std::int64_t blocks() const { return (out_height_ + block_rows_ - 1) / block_rows_; }
   void compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const;
 
-  std::int64_t block_rows_;  // of the output, in one unit of work
+  std::int64_t block_rows_;  // of the output, that are computed in one go
 };
 
 // The pointers to a window's taps, gathered pixel by pixel.
