@@ -167,6 +167,82 @@ constexpr StencilKernels stencil() {
   return {kHeight, kDepth, &stencil_row<kHeight, kDepth, 1>, &stencil_row<kHeight, kDepth, 2>};
 }
 
+// -- Winograd's transforms ---------------------------------------------------------------------
+
+template <class Load, class Store>
+inline void winograd_transform_input(Load load_pixel, Store store_plane) {
+  Vector rows[4][4];
+  for (int j = 0; j < 4; ++j) {
+    const Vector d0 = load_pixel(j), d1 = load_pixel(4 + j), d2 = load_pixel(8 + j), d3 = load_pixel(12 + j);
+    rows[0][j] = d0 - d2;
+    rows[1][j] = d1 + d2;
+    rows[2][j] = d2 - d1;
+    rows[3][j] = d1 - d3;
+  }
+  for (int i = 0; i < 4; ++i) {
+    store_plane(4 * i, rows[i][0] - rows[i][2]);
+    store_plane(4 * i + 1, rows[i][1] + rows[i][2]);
+    store_plane(4 * i + 2, rows[i][2] - rows[i][1]);
+    store_plane(4 * i + 3, rows[i][1] - rows[i][3]);
+  }
+}
+
+void winograd_input(const WinogradInput& tile) {
+  Index c = 0;
+  for (; c + kLanes <= tile.channels; c += kLanes) {
+    winograd_transform_input([&](int p) { return load(tile.pixels[p] + c); },
+                             [&](int p, Vector v) { store(tile.planes + p * tile.plane_pitch + c, v); });
+  }
+  if (const Index left = tile.channels - c; left > 0) {
+    winograd_transform_input([&](int p) { return load_part(tile.pixels[p] + c, left); },
+                             [&](int p, Vector v) { store_part(tile.planes + p * tile.plane_pitch + c, v, left); });
+  }
+}
+
+template <bool kPooled>
+void winograd_output(const WinogradOutput& row) {
+  const Vector lowest = splat(row.lowest);
+  const Vector highest = splat(row.highest);
+  for (Index c = 0; c < row.channels; c += kLanes) {
+    const Index lanes = row.channels - c < kLanes ? row.channels - c : kLanes;
+    const Vector bias = load(row.bias + c);
+    const auto put = [&](float* out, Vector v) {
+      const Vector y = at_most(at_least(v + bias, lowest), highest);
+      if (lanes == kLanes) {
+        store(out + c, y);
+      } else {
+        store_part(out + c, y, lanes);
+      }
+    };
+    for (Index t = 0; t < row.tiles; ++t) {
+      const float* planes = row.planes + t * row.tile_pitch + c;
+      Vector sums[2][4];
+      for (int j = 0; j < 4; ++j) {
+        const Vector m0 = load(planes + j * row.plane_pitch);
+        const Vector m1 = load(planes + (4 + j) * row.plane_pitch);
+        const Vector m2 = load(planes + (8 + j) * row.plane_pitch);
+        const Vector m3 = load(planes + (12 + j) * row.plane_pitch);
+        sums[0][j] = m0 + m1 + m2;
+        sums[1][j] = m1 - m2 - m3;
+      }
+      Vector y[2][2];
+      for (int i = 0; i < 2; ++i) {
+        y[i][0] = sums[i][0] + sums[i][1] + sums[i][2];
+        y[i][1] = sums[i][1] - sums[i][2] - sums[i][3];
+      }
+      if constexpr (kPooled) {
+        put(row.out + t * row.column_pitch, at_least(at_least(y[0][0], y[0][1]), at_least(y[1][0], y[1][1])));
+      } else {
+        for (Index i = 0; i < row.rows; ++i) {
+          float* out = row.out + i * row.row_pitch + 2 * t * row.column_pitch;
+          put(out, y[i][0]);
+          if (2 * t + 1 < row.columns) put(out + row.column_pitch, y[i][1]);
+        }
+      }
+    }
+  }
+}
+
 // -- Convolution and pooling of single pixels --------------------------------------------------
 
 void depthwise(const DepthwisePixel& pixel) {
@@ -502,6 +578,9 @@ constexpr KernelTable kTable = {
     {rows_that_fit(1), rows_that_fit(2)},
     {PYCONV_MATRIX_KERNELS(1), PYCONV_MATRIX_KERNELS(2)},
     {stencil<3, 3>(), stencil<5, 5>(), stencil<3, 9>()},
+    &winograd_input,
+    &winograd_output<false>,
+    &winograd_output<true>,
     &depthwise,
     &max_pool,
     &average_pool,

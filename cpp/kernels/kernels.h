@@ -39,6 +39,36 @@ struct MatrixTile {
 };
 using MatrixKernel = void (*)(const MatrixTile&);
 
+// Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+// Networks", 2016): a tile of two by two outputs of a 3x3 convolution takes 16 products instead of 36.
+// Element (i, j) of a transformed tile lies in plane 4 i + j.
+//
+// The input's side: planes of B^T d B for the tile d of four by four pixels, `channels` floats each.
+struct WinogradInput {
+  const float* const* pixels;  // 16 pointers, row by row
+  std::int64_t channels;
+  float* planes;
+  std::int64_t plane_pitch;  // from a plane to the next
+};
+
+// The output's side: A^T m A + bias, clamped, for tiles side by side. Plain: two rows of two pixels a tile,
+// of which the map may hold fewer at its edges. Pooled: their maximum, one pixel a tile.
+struct WinogradOutput {
+  const float* planes;
+  std::int64_t plane_pitch;
+  std::int64_t tile_pitch;  // from a tile to the next within a plane
+  std::int64_t tiles;
+  const float* bias;  // filled up to whole vectors
+  int channels;       // of this panel
+  float* out;
+  std::int64_t row_pitch;     // from a row of pixels to the next; not used when pooled
+  std::int64_t column_pitch;  // from a pixel to the next
+  std::int64_t rows;          // 1 or 2; not used when pooled
+  std::int64_t columns;       // pixels in a row, at most 2 * tiles; not used when pooled
+  float lowest;
+  float highest;
+};
+
 // One pixel of a depthwise convolution:
 //   out[c] = clamp(bias[c] + sum over t of taps[t][c] * weights[t * channels + c])
 struct DepthwisePixel {
@@ -135,6 +165,10 @@ struct KernelTable {
   MatrixKernel matrix[kMaxPanelVectors][kMaxMatrixRows];
 
   StencilKernels stencils[kStencilSizes];
+
+  void (*winograd_input)(const WinogradInput&);
+  void (*winograd_output)(const WinogradOutput&);
+  void (*winograd_output_pooled)(const WinogradOutput&);
 
   void (*depthwise)(const DepthwisePixel&);
 

@@ -56,7 +56,7 @@ class Dense final : public Operator {
       for (std::int64_t done = begin, count; done < end; done += count) {
         count = balanced_tile(done, end, matrix_->max_rows());
         for (std::int64_t r = 0; r < count; ++r) rows[r] = inputs[0].data + (done + r) * in_;
-        tile.out = output.data + done * out_;
+        tile.out = output.data + done * out_ + matrix_->first_column(panel);
         matrix_->multiply(tile, count, panel);
       }
       if (!activation_.is_clamp()) {

@@ -34,7 +34,6 @@ void PackedMatrix::multiply(kernels::MatrixTile tile, std::int64_t rows, std::in
   const Panel& panel = panels_[static_cast<std::size_t>(panel_index)];
   tile.panel = storage_.data() + panel.values;
   tile.bias = storage_.data() + panel.bias;
-  tile.out += panel.first;
   tile.columns = static_cast<int>(panel.columns);
   kernels_->matrix[panel.vectors - 1][rows - 1](tile);
 }

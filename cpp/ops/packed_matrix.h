@@ -36,7 +36,7 @@ class PackedMatrix {
   std::int64_t max_rows() const { return max_rows_; }
 
   // Runs the kernel for `rows` rows on one panel. The tile's gathered rows, taps, depth, bounds and out
-  // (which points at column 0) are the caller's; taps * depth must be k.
+  // (where the panel's first column goes) are the caller's; taps * depth must be k.
   void multiply(kernels::MatrixTile tile, std::int64_t rows, std::int64_t panel) const;
 
  private:

@@ -64,12 +64,7 @@ Conv2dAlgorithm::Conv2dAlgorithm(const Attributes& attributes, const Shape& x,
     // Pixels that no pooling window covers are never computed.
     map_height_ = map_rows(out_height_);
     map_width_ = (out_width_ - 1) * pool_->strides[1] + pool_->size[1];
-    const std::int64_t rows_in_scratch = kScratchFloats / (map_width_ * out_);
-    block_rows_ = (rows_in_scratch - pool_->size[0]) / pool_->strides[0] + 1;
-  } else {
-    block_rows_ = (kBlockPixels + map_width_ - 1) / map_width_;
   }
-  block_rows_ = std::clamp<std::int64_t>(block_rows_, 1, out_height_);
   output_shape_ = Shape{x[0], out_height_, out_width_, out_};
 }
 
@@ -77,11 +72,31 @@ std::int64_t Conv2dAlgorithm::map_rows(std::int64_t rows) const {
   return pool_ ? (rows - 1) * pool_->strides[0] + pool_->size[0] : rows;
 }
 
-std::int64_t Conv2dAlgorithm::units(std::span<const ConstTensor> inputs, const Tensor&) const {
+std::string Conv2dAlgorithm::algorithm() const {
+  return method() + activation_.fused_text() + (pool_ ? ", fused max_pool2d" : "");
+}
+
+std::int64_t Conv2dAlgorithm::flops() const {
+  const auto map = window_.output_size("conv2d", height_, width_);
+  return 2 * kernel_.shape.count() * map[0] * map[1];
+}
+
+RowwiseConv2d::RowwiseConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
+    : Conv2dAlgorithm(attributes, x, kernels) {
+  if (pool_) {
+    const std::int64_t rows_in_scratch = kScratchFloats / (map_width_ * out_);
+    block_rows_ = (rows_in_scratch - pool_->size[0]) / pool_->strides[0] + 1;
+  } else {
+    block_rows_ = (kBlockPixels + map_width_ - 1) / map_width_;
+  }
+  block_rows_ = std::clamp<std::int64_t>(block_rows_, 1, out_height_);
+}
+
+std::int64_t RowwiseConv2d::units(std::span<const ConstTensor> inputs, const Tensor&) const {
   return inputs[0].shape[0] * out_height_;
 }
 
-void Conv2dAlgorithm::run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+void RowwiseConv2d::run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
                           float* workspace) const {
   for (std::int64_t unit = range.begin, rows; unit < range.end; unit += rows) {
     const std::int64_t image = unit / out_height_;
@@ -98,7 +113,7 @@ void Conv2dAlgorithm::run(std::span<const ConstTensor> inputs, const Tensor& out
   }
 }
 
-void Conv2dAlgorithm::compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y,
+void RowwiseConv2d::compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y,
                                         float* workspace) const {
   compute(x, begin, end, y, workspace);
   if (!activation_.is_clamp()) {
@@ -107,7 +122,7 @@ void Conv2dAlgorithm::compute_activated(const float* x, std::int64_t begin, std:
   }
 }
 
-void Conv2dAlgorithm::compute_pooled(const float* x, std::int64_t begin, std::int64_t end, float* y,
+void RowwiseConv2d::compute_pooled(const float* x, std::int64_t begin, std::int64_t end, float* y,
                                      float* workspace) const {
   const std::int64_t rows = map_rows(end - begin);
   const std::int64_t first = begin * pool_->strides[0];
@@ -128,19 +143,10 @@ void Conv2dAlgorithm::compute_pooled(const float* x, std::int64_t begin, std::in
   }
 }
 
-std::size_t Conv2dAlgorithm::workspace_size() const {
+std::size_t RowwiseConv2d::workspace_size() const {
   const std::int64_t rows = map_rows(block_rows_);
   const std::int64_t scratch = pool_ ? rows * map_width_ * out_ : 0;
   return own_workspace(rows) + static_cast<std::size_t>(scratch);
-}
-
-std::string Conv2dAlgorithm::algorithm() const {
-  return method() + activation_.fused_text() + (pool_ ? ", fused max_pool2d" : "");
-}
-
-std::int64_t Conv2dAlgorithm::flops() const {
-  const auto map = window_.output_size("conv2d", height_, width_);
-  return 2 * kernel_.shape.count() * map[0] * map[1];
 }
 
 TapGatherer::TapGatherer(const Window2d& window, std::int64_t height, std::int64_t width, std::int64_t channels,

@@ -11,17 +11,12 @@
 
 namespace pyconv {
 
-// A convolution's attributes, checked, and the frame around an algorithm: rows of the output as work units,
-// taken in blocks, the activation, and the fused max pool. A derived class computes rows of pixels.
+// A convolution's attributes, checked. Each algorithm is a class that derives from it.
 class Conv2dAlgorithm : public Operator {
  public:
   // Throws ArgumentError where the attributes do not fit x, which has four axes.
   Conv2dAlgorithm(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels);
 
-  std::int64_t units(std::span<const ConstTensor> inputs, const Tensor& output) const override;
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
-           float* workspace) const override;
-  std::size_t workspace_size() const override;
   std::string algorithm() const override;
   // Of the whole map, also where a fused pool leaves out pixels: what the definition asks for.
   std::int64_t flops() const override;
@@ -32,19 +27,9 @@ class Conv2dAlgorithm : public Operator {
     std::array<std::int64_t, 2> strides;
   };
 
-  // The convolution's rows [begin, end), map_width_ pixels each, with a clamping activation applied, to
-  // (end - begin) * map_width_ * out_ floats at y. The workspace holds own_workspace() floats.
-  virtual void compute(const float* x, std::int64_t begin, std::int64_t end, float* y,
-                       float* workspace) const = 0;
-  // Rows [begin, end) of the output after activation and pool. By default `compute` fills scratch memory
-  // from which the pool reads.
-  virtual void compute_pooled(const float* x, std::int64_t begin, std::int64_t end, float* y,
-                              float* workspace) const;
-  // Floats that `compute` needs for `rows` rows of the convolution; a multiple of a cache line's.
-  virtual std::size_t own_workspace(std::int64_t rows) const = 0;
   virtual std::string method() const = 0;
 
-  // Rows of the convolution that rows [begin, end) of the output need.
+  // Rows of the convolution that so many rows of the output need.
   std::int64_t map_rows(std::int64_t rows) const;
 
   const kernels::KernelTable& kernels_;
@@ -57,6 +42,30 @@ class Conv2dAlgorithm : public Operator {
   std::optional<Pool> pool_;
   std::int64_t map_height_, map_width_;  // of the convolution's output, as far as it is needed
   std::int64_t out_height_, out_width_;  // after the fused pool
+};
+
+// The frame around algorithms that go row by row: rows of the output are the units of work, taken in blocks;
+// then come the activation and the fused max pool.
+class RowwiseConv2d : public Conv2dAlgorithm {
+ public:
+  RowwiseConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels);
+
+  std::int64_t units(std::span<const ConstTensor> inputs, const Tensor& output) const override;
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float* workspace) const override;
+  std::size_t workspace_size() const override;
+
+ protected:
+  // The convolution's rows [begin, end), map_width_ pixels each, with a clamping activation applied, to
+  // (end - begin) * map_width_ * out_ floats at y. The workspace holds own_workspace() floats.
+  virtual void compute(const float* x, std::int64_t begin, std::int64_t end, float* y,
+                       float* workspace) const = 0;
+  // Rows [begin, end) of the output after activation and pool. By default `compute` fills scratch memory
+  // from which the pool reads.
+  virtual void compute_pooled(const float* x, std::int64_t begin, std::int64_t end, float* y,
+                              float* workspace) const;
+  // Floats that `compute` needs for `rows` rows of the convolution; a multiple of a cache line's.
+  virtual std::size_t own_workspace(std::int64_t rows) const = 0;
 
  private:
   void compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const;
@@ -95,7 +104,10 @@ std::unique_ptr<Operator> make_depthwise_conv2d(const Attributes& attributes, co
                                                 const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_stencil_conv2d(const Attributes& attributes, const Shape& x,
                                               const kernels::KernelTable& kernels);
+std::unique_ptr<Operator> make_winograd_conv2d(const Attributes& attributes, const Shape& x,
+                                               const kernels::KernelTable& kernels);
 bool depthwise_conv2d_fits(const Attributes& attributes, const Shape& x);
 bool stencil_conv2d_fits(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels);
+bool winograd_conv2d_fits(const Attributes& attributes, const Shape& x);
 
 }  // namespace pyconv

@@ -5,10 +5,10 @@ namespace pyconv {
 namespace {
 
 // Each channel has a filter of its own: vectors run across channels.
-class DepthwiseConv2d final : public Conv2dAlgorithm {
+class DepthwiseConv2d final : public RowwiseConv2d {
  public:
   DepthwiseConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
-      : Conv2dAlgorithm(attributes, x, kernels),
+      : RowwiseConv2d(attributes, x, kernels),
         gatherer_(window_, height_, width_, in_, window_.width.kernel),
         zeros_(static_cast<std::size_t>(in_), 0.0F) {}
 

@@ -17,10 +17,10 @@ std::int64_t taps_in_row(const Window2d& window, std::int64_t groups) {
 
 // The indirect convolution (Dukhan 2019): a matrix product whose left rows are the patches of x, gathered
 // by pointers instead of copied as im2col does. Taps outside the map point at zeros.
-class IndirectConv2d final : public Conv2dAlgorithm {
+class IndirectConv2d final : public RowwiseConv2d {
  public:
   IndirectConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
-      : Conv2dAlgorithm(attributes, x, kernels),
+      : RowwiseConv2d(attributes, x, kernels),
         gatherer_(window_, height_, width_, in_, taps_in_row(window_, groups_)),
         depth_(kernel_.shape[0] * kernel_.shape[1] * kernel_.shape[2] / gatherer_.taps()),
         zeros_(static_cast<std::size_t>(depth_)) {
@@ -51,9 +51,11 @@ class IndirectConv2d final : public Conv2dAlgorithm {
       count = balanced_tile(done, pixels, most);
       for (std::int64_t g = 0; g < groups_; ++g) {
         gather_tile(x, begin * map_width_ + done, count, g * group_in, pointers);
-        tile.out = y + done * out_ + g * group_out;
         const PackedMatrix& matrix = matrices_[static_cast<std::size_t>(g)];
-        for (std::int64_t panel = 0; panel < matrix.panels(); ++panel) matrix.multiply(tile, count, panel);
+        for (std::int64_t panel = 0; panel < matrix.panels(); ++panel) {
+          tile.out = y + done * out_ + g * group_out + matrix.first_column(panel);
+          matrix.multiply(tile, count, panel);
+        }
       }
     }
   }

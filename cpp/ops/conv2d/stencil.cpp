@@ -8,10 +8,10 @@ namespace {
 
 // For first layers: a window of few floats (one channel, or colours), whose weights all stay in registers
 // while they slide along a row. Two-by-two pooling happens in registers too.
-class StencilConv2d final : public Conv2dAlgorithm {
+class StencilConv2d final : public RowwiseConv2d {
  public:
   StencilConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
-      : Conv2dAlgorithm(attributes, x, kernels),
+      : RowwiseConv2d(attributes, x, kernels),
         padded_(window_.height.pad_begin > 0 || window_.height.pad_end > 0 || window_.width.pad_begin > 0 ||
                 window_.width.pad_end > 0),
         row_floats_((width_ + window_.width.pad_begin + window_.width.pad_end) * in_) {
@@ -46,7 +46,7 @@ class StencilConv2d final : public Conv2dAlgorithm {
 
   void compute_pooled(const float* x, std::int64_t begin, std::int64_t end, float* y,
                       float* workspace) const override {
-    if (pooled_ == nullptr) return Conv2dAlgorithm::compute_pooled(x, begin, end, y, workspace);
+    if (pooled_ == nullptr) return RowwiseConv2d::compute_pooled(x, begin, end, y, workspace);
     slide(pooled_, x, 2 * begin, 2 * (end - begin), end - begin, out_width_, y, workspace);
   }
 
