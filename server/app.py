@@ -1,0 +1,104 @@
+"""Starts the server, and stops it without losing a request that is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from pyconv.errors import ServerError
+from pyconv.server.classifier import Classifier
+from pyconv.server.health import Health
+from pyconv.server.inference import Inference
+from pyconv.server.models import Models
+from pyconv.server.settings import Settings
+from pyconv.v1 import classifier_pb2, classifier_pb2_grpc
+
+CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class Server:
+    """A server that answers from the moment it exists until `stop` is through.
+
+    Attributes:
+        address: `HOST:PORT`, with the port that was taken where the settings say 0.
+    """
+
+    def __init__(self, settings: Settings, inference: Inference) -> None:
+        self._settings = settings
+        self._inference = inference
+        self._health = Health([CLASSIFIER])
+        self._server = grpc.aio.server(
+            options=[
+                # A second server on a port that is taken shall fail, not share its requests.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+            ]
+        )
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [CLASSIFIER, HEALTH, reflection.SERVICE_NAME], self._server
+        )
+        self.address = self._listen()
+
+    @classmethod
+    async def start(cls, settings: Settings) -> Server:
+        """Load the models, then listen.
+
+        Raises:
+            ModelError: a model cannot be loaded.
+            ServerError: the address cannot be listened on.
+        """
+        models = Models.load(settings.models, settings.engines, settings.threads)
+        server = cls(settings, Inference(models, settings))
+        await server._server.start()
+        return server
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish those in flight within the grace period, and end."""
+        self._health.stop()
+        await self._server.stop(self._settings.grace_seconds)
+        self._inference.close()
+
+    def _listen(self) -> str:
+        host = self._settings.host
+        host = f"[{host}]" if ":" in host else host
+        wanted = f"{host}:{self._settings.port}"
+        try:
+            port = self._server.add_insecure_port(wanted)
+        except RuntimeError as error:
+            raise ServerError(
+                f"cannot listen on {wanted}: the port is taken, or the address is not this "
+                "machine's; choose another port (0 takes a free one)"
+            ) from error
+        return f"{host}:{port}"
+
+
+async def serve(settings: Settings, ready: Callable[[Server], None]) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+
+    Args:
+        settings: what to serve, and where.
+        ready: called once, when requests are answered.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+        ServerError: the address cannot be listened on.
+    """
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    server = await Server.start(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    ready(server)
+    await told.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+    await server.stop()

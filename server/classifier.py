@@ -1,0 +1,255 @@
+"""pyconv.v1.Classifier: convert, await, convert back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from pyconv.engines.base import TensorInfo
+from pyconv.errors import InputError
+from pyconv.metadata import InputContract, OutputKind, PictureStyle
+from pyconv.server import status
+from pyconv.server.inference import (
+    Classified,
+    HeatMap,
+    Images,
+    Inference,
+    LayerChoice,
+    LayerValues,
+    Run,
+    Selection,
+)
+from pyconv.v1 import classifier_pb2 as pb
+from pyconv.v1 import classifier_pb2_grpc
+from pyconv.wire import engine_from_wire, engine_to_wire, tensor_from_wire, tensor_to_wire
+
+if TYPE_CHECKING:
+    from pyconv.summary import Row
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+_DEFAULT_CELL = 8
+
+_PICTURE_STYLES: dict[PictureStyle, pb.PictureStyle] = {
+    "mnist": pb.PICTURE_STYLE_MNIST,
+    "fashion-mnist": pb.PICTURE_STYLE_FASHION_MNIST,
+    "plain": pb.PICTURE_STYLE_PLAIN,
+}
+_OUTPUT_KINDS: dict[OutputKind, pb.OutputKind] = {
+    "probabilities": pb.OUTPUT_KIND_PROBABILITIES,
+    "logits": pb.OUTPUT_KIND_LOGITS,
+    "values": pb.OUTPUT_KIND_VALUES,
+}
+
+
+class Classifier(classifier_pb2_grpc.ClassifierServicer):
+    """The protocol's methods; proto/pyconv/v1/classifier.proto says what each does."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def Classify(self, request: pb.ClassifyRequest, context: _Context) -> pb.ClassifyResponse:
+        """See the protocol."""
+        async with status.aborting(context):
+            return await self._classify(request)
+
+    async def ClassifyStream(
+        self, requests: AsyncIterator[pb.ClassifyStreamRequest], context: _Context
+    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+        """See the protocol."""
+        async for item in requests:
+            try:
+                response = await self._classify(item.request)
+            except Exception as error:
+                code, message = status.status_of(error)
+                failure = pb.Error(code=code.value[0], message=message)
+                yield pb.ClassifyStreamResponse(id=item.id, error=failure)
+            else:
+                yield pb.ClassifyStreamResponse(id=item.id, response=response)
+
+    async def Activations(
+        self, request: pb.ActivationsRequest, context: _Context
+    ) -> pb.ActivationsResponse:
+        """See the protocol."""
+        async with status.aborting(context):
+            return await self._activations(request)
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: _Context
+    ) -> pb.ListModelsResponse:
+        """See the protocol."""
+        models = self._inference.models
+        return pb.ListModelsResponse(
+            models=[
+                pb.ModelEntry(
+                    name=name, engines=[engine_to_wire(engine) for engine in models.engines(name)]
+                )
+                for name in models.names
+            ]
+        )
+
+    async def DescribeModel(
+        self, request: pb.DescribeModelRequest, context: _Context
+    ) -> pb.DescribeModelResponse:
+        """See the protocol."""
+        async with status.aborting(context):
+            return await self._describe(request)
+
+    async def _classify(self, request: pb.ClassifyRequest) -> pb.ClassifyResponse:
+        classified = await self._inference.classify(
+            _selection(request.model), _images(request.images), request.top_k or 1
+        )
+        return _classify_response(classified, request.return_inputs)
+
+    async def _activations(self, request: pb.ActivationsRequest) -> pb.ActivationsResponse:
+        activated = await self._inference.activations(
+            _selection(request.model),
+            _images(request.images),
+            [LayerChoice(layer.name, tuple(layer.channels)) for layer in request.layers],
+        )
+        if request.format == pb.ACTIVATION_FORMAT_PNG:
+            drawn = await self._inference.heat_maps(activated, request.cell or _DEFAULT_CELL)
+            layers = [
+                _drawn_layer(values, maps)
+                for values, maps in zip(activated.layers, drawn, strict=True)
+            ]
+        else:
+            layers = [_layer(values) for values in activated.layers]
+        return pb.ActivationsResponse(layers=layers, **_run(activated.run, request.return_inputs))
+
+    async def _describe(self, request: pb.DescribeModelRequest) -> pb.DescribeModelResponse:
+        served, summary = await self._inference.summary(_selection(request.model))
+        model = served.model
+        output = model.metadata.output
+        return pb.DescribeModelResponse(
+            name=served.name,
+            engine=engine_to_wire(model.engine),
+            engines=[
+                engine_to_wire(engine) for engine in self._inference.models.engines(served.name)
+            ],
+            labels=model.labels,
+            input=_input_contract(model.input_contract) if model.input_contract else None,
+            inputs=[_tensor_info(info) for info in model.inputs],
+            outputs=[_tensor_info(info) for info in model.outputs],
+            output_kind=_OUTPUT_KINDS[output.kind] if output else pb.OUTPUT_KIND_UNSPECIFIED,
+            layers=[_layer_summary(row) for row in summary.rows],
+            summary=str(summary),
+            provenance_json=json.dumps(dict(model.metadata.provenance))
+            if model.metadata.provenance
+            else "",
+        )
+
+
+# -- From messages ---------------------------------------------------------------------------------
+
+
+def _selection(model: pb.ModelSelector) -> Selection:
+    return Selection(model.name, engine_from_wire(model.engine))
+
+
+def _images(images: pb.Images) -> Images:
+    source = images.WhichOneof("source")
+    if source is None:
+        raise InputError("images: expected pictures or a tensor, got neither")
+    if source == "pictures":
+        return list(images.pictures.files)
+    return tensor_from_wire(images.tensor)
+
+
+# -- To messages -----------------------------------------------------------------------------------
+
+
+def _run(run: Run, return_inputs: bool) -> dict[str, Any]:
+    """The fields that every computed response has."""
+    return {
+        "model": run.served.name,
+        "engine": engine_to_wire(run.served.model.engine),
+        "timing": pb.Timing(prepare_ms=run.prepare_ms, compute_ms=run.compute_ms),
+        "inputs": tensor_to_wire(run.images) if return_inputs else None,
+    }
+
+
+def _classify_response(classified: Classified, return_inputs: bool) -> pb.ClassifyResponse:
+    return pb.ClassifyResponse(
+        classifications=[
+            pb.Classification(
+                predictions=[
+                    pb.Prediction(
+                        label=prediction.label,
+                        index=prediction.index,
+                        probability=prediction.probability,
+                    )
+                    for prediction in predictions
+                ]
+            )
+            for predictions in classified.predictions
+        ],
+        **_run(classified.run, return_inputs),
+    )
+
+
+def _layer(layer: LayerValues) -> pb.LayerActivation:
+    return pb.LayerActivation(
+        name=layer.name,
+        channels=layer.channels,
+        channel_axis=layer.channel_axis,
+        tensor=tensor_to_wire(layer.values),
+    )
+
+
+def _drawn_layer(layer: LayerValues, maps: Sequence[HeatMap]) -> pb.LayerActivation:
+    return pb.LayerActivation(
+        name=layer.name,
+        channels=layer.channels,
+        channel_axis=layer.channel_axis,
+        heat_maps=pb.HeatMaps(
+            maps=[
+                pb.HeatMap(
+                    image=item.image,
+                    channel=item.channel,
+                    png=item.png,
+                    low=item.low,
+                    high=item.high,
+                )
+                for item in maps
+            ]
+        ),
+    )
+
+
+def _input_contract(contract: InputContract) -> pb.InputContract:
+    return pb.InputContract(
+        height=contract.height,
+        width=contract.width,
+        channels=contract.channels,
+        scale=contract.scale,
+        offset=contract.offset,
+        picture=_PICTURE_STYLES[contract.picture],
+    )
+
+
+def _tensor_info(info: TensorInfo) -> pb.TensorInfo:
+    return pb.TensorInfo(
+        name=info.name,
+        dtype=info.dtype,
+        shape=_shape(info.shape),
+        unranked=info.shape is None,
+    )
+
+
+def _layer_summary(row: Row) -> pb.LayerSummary:
+    return pb.LayerSummary(
+        name=row.name,
+        operator=row.operator,
+        shape=_shape(row.shape),
+        parameters=row.parameters,
+        flops=row.flops,
+        algorithm=row.algorithm,
+    )
+
+
+def _shape(shape: Sequence[int | None] | None) -> list[int]:
+    return [-1 if size is None else size for size in shape or ()]

@@ -1,0 +1,312 @@
+"""Answers requests, knowing no transport: domain objects in, domain objects out.
+
+Everything that computes runs on a bounded pool of threads, where the engines release the
+interpreter lock, so the event loop that calls these methods never waits for a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import numpy as np
+
+from pyconv import pictures
+from pyconv.engines.base import Array, EngineName, shape_text
+from pyconv.errors import InputError, PictureError, unknown_name
+from pyconv.model import Model, Prediction
+from pyconv.server.errors import LimitError, NotFoundError
+from pyconv.server.models import Models, ServedModel
+from pyconv.server.settings import MIB, Settings
+
+if TYPE_CHECKING:
+    from pyconv.summary import Summary
+
+Images: TypeAlias = Sequence[bytes] | Array
+"""Picture files, or prepared images (n, h, w) or (n, h, w, c) in uint8 or float32."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which model, on which engine; empty and None leave the choice to the server."""
+
+    name: str = ""
+    engine: EngineName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """A layer, and which of its channels in which order; all of them where empty."""
+
+    name: str
+    channels: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What every computed answer tells about how it came to be.
+
+    Attributes:
+        served: the model that answered.
+        images: what it was given: (n, h, w, c) uint8, or the float32 that came.
+        prepare_ms: wall-clock time spent on decoding and preparing pictures.
+        compute_ms: wall-clock time spent in the engine.
+    """
+
+    served: ServedModel
+    images: Array
+    prepare_ms: float
+    compute_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """The answer to `Inference.classify`: the likeliest classes of each image."""
+
+    run: Run
+    predictions: Sequence[Sequence[Prediction]]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerValues:
+    """Chosen channels of one layer.
+
+    Attributes:
+        name: the layer.
+        channels: which channels, in the order in which they stand in `values`; empty where the
+            tensor has fewer than two axes.
+        channel_axis: the axis of `values` that holds them.
+        values: float32; (n, h, w, channels) or (n, channels) where the file has a layer map.
+    """
+
+    name: str
+    channels: Sequence[int]
+    channel_axis: int
+    values: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """The answer to `Inference.activations`."""
+
+    run: Run
+    layers: Sequence[LayerValues]
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Values as a picture.
+
+    Attributes:
+        image: the image's place in the request.
+        channel: the channel; None where all units of a layer stand side by side.
+        png: a PNG file.
+        low: the value drawn darkest.
+        high: the value drawn brightest.
+    """
+
+    image: int
+    channel: int | None
+    png: bytes
+    low: float
+    high: float
+
+
+class Inference:
+    """Answers requests on the models given, within the limits set."""
+
+    def __init__(self, models: Models, settings: Settings) -> None:
+        self.models = models
+        self._settings = settings
+        self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="pyconv-compute")
+
+    def close(self) -> None:
+        """Finish what is being computed and end the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    async def classify(self, selection: Selection, images: Images, top: int) -> Classified:
+        """The likeliest classes of each image, `top` of them.
+
+        Raises:
+            InputError: an image is none, or has the wrong shape or dtype.
+            NotFoundError: the model or engine is not here.
+            LimitError: too many images.
+            ModelError: the network is no classifier.
+        """
+        served = self.models.select(selection.name, selection.engine)
+        self._check_count(images)
+        return await self._compute(partial(_classify, served, images, top))
+
+    async def activations(
+        self, selection: Selection, images: Images, layers: Sequence[LayerChoice]
+    ) -> Activated:
+        """What the chosen layers put out; all of them where none is named.
+
+        Raises:
+            InputError: as for `classify`, or a layer lacks a channel.
+            NotFoundError: a layer, the model or the engine is not here.
+            LimitError: too many images, or an answer above the largest message.
+        """
+        served = self.models.select(selection.name, selection.engine)
+        self._check_count(images)
+        for choice in layers:
+            if choice.name not in served.layers:
+                raise NotFoundError(unknown_name("layer", choice.name, served.layers))
+        activated = await self._compute(partial(_activations, served, images, layers))
+        size_bytes = sum(layer.values.nbytes for layer in activated.layers)
+        if size_bytes > self._settings.max_message_bytes:
+            raise LimitError(
+                f"the activations asked for take {size_bytes / MIB:.1f} MiB, this server sends at "
+                f"most {self._settings.max_message_bytes / MIB:g} MiB at once; ask for fewer "
+                "images, layers or channels"
+            )
+        return activated
+
+    async def heat_maps(self, activated: Activated, cell: int) -> Sequence[Sequence[HeatMap]]:
+        """Draw activations, `cell` pixels to a value: for each layer, one image after another.
+
+        Raises:
+            InputError: `cell` is not between 1 and 64, or a layer has no value for each image.
+            LimitError: too many pictures.
+        """
+        if not 1 <= cell <= 64:
+            raise InputError(f"cell: expected 1 to 64 pixels, got {cell}")
+        drawings = [_channel_maps(layer, len(activated.run.images)) for layer in activated.layers]
+        count = sum(len(drawing) for drawing in drawings)
+        if count > self._settings.max_heat_maps:
+            raise LimitError(
+                f"{count} heat maps were asked for, this server draws at most "
+                f"{self._settings.max_heat_maps} at once; ask for fewer images, layers or channels"
+            )
+        return await self._compute(
+            lambda: [[_draw(*item, cell) for item in drawing] for drawing in drawings]
+        )
+
+    async def summary(self, selection: Selection) -> tuple[ServedModel, Summary]:
+        """The model and its table of layers.
+
+        Raises:
+            NotFoundError: the model or engine is not here.
+        """
+        served = self.models.select(selection.name, selection.engine)
+        return served, await self._compute(served.model.summary)
+
+    async def _compute(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _check_count(self, images: Images) -> None:
+        count = len(images) if not isinstance(images, np.ndarray) or images.ndim else 0
+        if count == 0:
+            raise InputError("images: expected at least one, got none")
+        if count > self._settings.max_images:
+            raise LimitError(
+                f"images: this server takes at most {self._settings.max_images} in one request, "
+                f"got {count}; send them in several"
+            )
+
+
+def _classify(served: ServedModel, images: Images, top: int) -> Classified:
+    started = time.perf_counter()
+    array = _prepare(served.model, images)
+    prepared = time.perf_counter()
+    predictions = served.model.classify(array, top)
+    return Classified(_run(served, array, started, prepared), predictions)
+
+
+def _activations(served: ServedModel, images: Images, layers: Sequence[LayerChoice]) -> Activated:
+    started = time.perf_counter()
+    array = _prepare(served.model, images)
+    prepared = time.perf_counter()
+    names = list(dict.fromkeys(choice.name for choice in layers)) or None
+    values = served.model.activations(array, names)
+    run = _run(served, array, started, prepared)
+    if not layers:
+        # An ONNX file without a layer map also has tensors that belong to no image, such as the
+        # shape arithmetic around a Flatten: whoever wants one has to name it.
+        layers = [
+            LayerChoice(name)
+            for name, value in values.items()
+            if value.ndim >= 2 and len(value) == len(array)
+        ]
+    # Channels stand last in Keras' layout, and second in that of ONNX' own operators.
+    mapped = bool(served.model.metadata.layers)
+    return Activated(run, [_choose(choice, values[choice.name], mapped) for choice in layers])
+
+
+def _run(served: ServedModel, images: Array, started: float, prepared: float) -> Run:
+    done = time.perf_counter()
+    return Run(served, images, (prepared - started) * 1e3, (done - prepared) * 1e3)
+
+
+def _prepare(model: Model, images: Images) -> Array:
+    """Images as the model takes them: (n, h, w, c), or as they came."""
+    if isinstance(images, np.ndarray):
+        grey = images.ndim == 3 and model.input_contract and model.input_contract.channels == 1
+        return images[..., None] if grey else images
+    contract = model.input_contract
+    if contract is None:
+        raise InputError("images: this network does not take pictures")
+    prepared = []
+    for number, file in enumerate(images, start=1):
+        try:
+            prepared.append(pictures.prepare(file, contract))
+        except PictureError as error:
+            which = f"picture {number} of {len(images)}: " if len(images) > 1 else ""
+            raise PictureError(f"{which}{error}") from error
+    return np.stack(prepared)
+
+
+def _choose(choice: LayerChoice, values: Array, mapped: bool) -> LayerValues:
+    """The chosen channels of a layer, as float32."""
+    values = values.astype(np.float32, copy=False)
+    if values.ndim < 2:
+        if choice.channels:
+            raise InputError(
+                f"layer {choice.name!r} has no channels: its shape is {shape_text(values.shape)}"
+            )
+        return LayerValues(choice.name, (), 0, values)
+    axis = values.ndim - 1 if mapped else 1
+    count = values.shape[axis]
+    for channel in choice.channels:
+        if channel >= count:
+            raise InputError(
+                f"layer {choice.name!r} has {count} channels, 0 to {count - 1}; got {channel}"
+            )
+    if not choice.channels:
+        return LayerValues(choice.name, range(count), axis, values)
+    return LayerValues(choice.name, choice.channels, axis, values.take(choice.channels, axis=axis))
+
+
+def _channel_maps(layer: LayerValues, images: int) -> list[tuple[int, int | None, Array]]:
+    """Every picture of a layer as (image, channel, values of two axes)."""
+    values = layer.values
+    if not layer.channels or len(values) != images:
+        raise InputError(
+            f"layer {layer.name!r} holds no values of each image: its shape is "
+            f"{shape_text(values.shape)}; ask for the tensor"
+        )
+    values = np.moveaxis(values, layer.channel_axis, -1)
+    if values.ndim != 4:
+        # Nothing to draw for one channel alone: all of them make one picture, (positions, units).
+        return [
+            (image, None, values[image].reshape(-1, values.shape[-1])) for image in range(images)
+        ]
+    return [
+        (image, channel, values[image, :, :, place])
+        for image in range(images)
+        for place, channel in enumerate(layer.channels)
+    ]
+
+
+def _draw(image: int, channel: int | None, values: Array, cell: int) -> HeatMap:
+    from pyconv import figures
+
+    png = figures.png_bytes(figures.heat_map(values, cell=cell))
+    return HeatMap(image, channel, png, float(values.min()), float(values.max()))

@@ -1,0 +1,108 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyconv import bundled
+from pyconv.engines.base import EngineName
+from pyconv.errors import InputError
+
+DEFAULT_PORT = 50051
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model to serve.
+
+    Attributes:
+        name: what requests call it.
+        source: a bundled model's name, or the path of an ONNX file.
+    """
+
+    name: str
+    source: str
+
+    @classmethod
+    def parse(cls, text: str) -> ModelSpec:
+        """Read `NAME=PATH`, a bundled name, or a path, whose name is then the file's stem.
+
+        >>> ModelSpec.parse("shoes=runs/7/model.onnx")
+        ModelSpec(name='shoes', source='runs/7/model.onnx')
+        >>> ModelSpec.parse("runs/shoes.onnx")
+        ModelSpec(name='shoes', source='runs/shoes.onnx')
+
+        Raises:
+            InputError: nothing stands before or after the sign.
+        """
+        name, sign, source = text.partition("=")
+        if not sign or Path(text).is_file():  # a file's own name may hold the sign
+            return cls(text if text in bundled.names() else Path(text).stem, text)
+        if not name or not source:
+            raise InputError(f"model: expected NAME=PATH, a bundled name or a path, got {text!r}")
+        return cls(name, source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server is told when it starts; every limit is for one request.
+
+    Attributes:
+        models: what to serve, at least one; names are unique.
+        engines: on which engines each model is loaded; requests get the first unless they choose.
+        host: the address to listen on.
+        port: the port; 0 takes a free one.
+        threads: how many threads the engine may use for one call.
+        concurrency: how many requests are computed at the same time.
+        max_message_bytes: the largest request message, and the largest answer with activations.
+        max_images: the most images in one request.
+        max_heat_maps: the most pictures drawn for one request.
+        grace_seconds: how long a stopping server waits for the requests in flight.
+
+    Raises:
+        InputError: a value that makes no sense.
+    """
+
+    models: Sequence[ModelSpec]
+    engines: Sequence[EngineName] = ("native",)
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    threads: int = 1
+    concurrency: int = os.cpu_count() or 1
+    max_message_bytes: int = 16 * MIB
+    max_images: int = 256
+    max_heat_maps: int = 1024
+    grace_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise InputError("models: expected at least one")
+        names = [spec.name for spec in self.models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(
+                f"models: the name {twice[0]!r} is given twice; tell them apart with NAME=PATH"
+            )
+        if not self.engines or len(set(self.engines)) != len(self.engines):
+            raise InputError(f"engines: expected each at most once, got {list(self.engines)}")
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"port: expected 0 to 65535, got {self.port}")
+        for name in (
+            "threads",
+            "concurrency",
+            "max_message_bytes",
+            "max_images",
+            "max_heat_maps",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.max_message_bytes >= 1 << 31:  # gRPC holds it in a signed 32-bit integer
+            raise InputError(
+                f"max_message_bytes: expected less than 2 GiB, got {self.max_message_bytes}"
+            )
+        if not 0 <= self.grace_seconds < float("inf"):
+            raise InputError(f"grace_seconds: expected 0 or more, got {self.grace_seconds}")
