@@ -1,0 +1,522 @@
+"""`Client`: a pyconv server, from a Python program."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pyconv.engines.base import Array, EngineName
+from pyconv.errors import InputError, ModelError, PictureError, PyconvError, ServerError
+from pyconv.model import Prediction
+from pyconv.v1 import classifier_pb2 as pb
+from pyconv.v1 import classifier_pb2_grpc
+from pyconv.wire import engine_from_wire, engine_to_wire, tensor_from_wire, tensor_to_wire
+
+Picture: TypeAlias = str | Path | bytes
+"""A picture file: its path, or its bytes."""
+
+Images: TypeAlias = Picture | Sequence[Picture] | Array
+"""One or several picture files, or prepared images (n, h, w) or (n, h, w, c), uint8 or float32."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a server said to `Client.classify`.
+
+    Attributes:
+        predictions: for each image, the likeliest classes, the likeliest first.
+        model: the name of the model that answered.
+        engine: the engine that ran it.
+        prepare_ms: the server's time for decoding and preparing the pictures, wall clock.
+        compute_ms: the engine's time for all images together, wall clock.
+        inputs: the images as the network saw them, (n, h, w, c); None unless asked for.
+    """
+
+    predictions: Sequence[Sequence[Prediction]]
+    model: str
+    engine: EngineName | None
+    prepare_ms: float
+    compute_ms: float
+    inputs: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """One channel of one layer for one image, as a picture in the inferno colour map.
+
+    Attributes:
+        layer: the layer's name.
+        image: the image's place in the request, from 0.
+        channel: the channel; None where all units of a dense layer stand side by side.
+        png: a PNG file.
+        low: the value drawn darkest.
+        high: the value drawn brightest.
+    """
+
+    layer: str
+    image: int
+    channel: int | None
+    png: bytes
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDescription:
+    """One layer of a model on a server.
+
+    Attributes:
+        name: the name that `Client.activations` takes.
+        operator: the Keras class or ONNX operator, such as `"Conv2D"`.
+        shape: what it puts out for one image, such as `(26, 26, 64)`; None for a free size.
+        parameters: count of its weights.
+        flops: floating-point operations for one image; None where they are not known.
+        algorithm: how the native engine computes it; empty for other engines.
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int | None, ...]
+    parameters: int
+    flops: int | None
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """All about one model on a server.
+
+    Attributes:
+        name: its name.
+        engines: the engines that hold it, the default first.
+        labels: the class names; empty where the file does not give them.
+        image_shape: (height, width, channels) of what it takes; None where it takes no pictures.
+        layers: the layers whose activations may be asked for.
+        summary: the table of layers, as text.
+        provenance: how the model came to be, as the file says.
+    """
+
+    name: str
+    engines: Sequence[EngineName]
+    labels: Sequence[str]
+    image_shape: tuple[int, int, int] | None
+    layers: Sequence[LayerDescription]
+    summary: str
+    provenance: Mapping[str, Any]
+
+
+class Client:
+    """A pyconv server, from a Python program. Safe to use from many threads at once.
+
+    >>> with pyconv.Client("127.0.0.1:50051") as client:                # doctest: +SKIP
+    ...     client.classify(["boot.png"], model="fashion").predictions[0][0].label
+    'Ankle boot'
+
+    Every method may raise:
+        ServerError: nobody answers at the address, the answer took longer than the timeout, the
+            request is above a limit of the server's, or the server failed.
+
+    Args:
+        address: `HOST:PORT`.
+        timeout: seconds to wait for an answer; for a stream, for the whole of it.
+    """
+
+    def __init__(self, address: str, *, timeout: float = 30.0) -> None:
+        if timeout <= 0:
+            raise InputError(f"timeout: expected more than 0 seconds, got {timeout}")
+        self.address = address
+        self.timeout = timeout
+        self._channel = grpc.insecure_channel(
+            address,
+            options=[
+                # The server's limits count, and its errors say what they are.
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_receive_message_length", -1),
+                # A port that was taken over by another server shall not answer for this one.
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
+        )
+        self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
+
+    def close(self) -> None:
+        """Close the connection; nothing else can be asked afterwards."""
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def wait_ready(self, timeout: float = 10.0) -> None:
+        """Return when the server says that it is serving.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            ServerError: it does not say so in time.
+        """
+        deadline = time.monotonic() + timeout
+        health: Any = health_pb2_grpc.HealthStub(self._channel)
+        while True:
+            left = max(deadline - time.monotonic(), 0.001)
+            try:
+                answer = health.Check(
+                    health_pb2.HealthCheckRequest(), timeout=left, wait_for_ready=True
+                )
+            except grpc.RpcError as error:
+                raise self._translate(error) from None
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+            if time.monotonic() >= deadline:
+                raise ServerError(f"the server at {self.address} says that it is not serving")
+            time.sleep(0.05)
+
+    def classify(
+        self,
+        images: Images,
+        *,
+        model: str = "",
+        engine: EngineName | None = None,
+        top: int = 1,
+        return_inputs: bool = False,
+    ) -> Classification:
+        """The likeliest classes of each image.
+
+        Args:
+            images: picture files (paths or bytes), which the server prepares, or prepared images
+                of shape (n, h, w) or (n, h, w, c) in uint8 or float32.
+            model: the model's name; may be empty where the server holds a single one.
+            engine: the server's default if None.
+            top: how many classes an image.
+            return_inputs: also return the images as the network saw them.
+
+        Raises:
+            InputError: the server refuses the images, the model's name or the engine.
+            ModelError: the model is no classifier.
+        """
+        request = _classify_request(images, model, engine, top, return_inputs)
+        return _classification(self._call(self._stub.Classify, request))
+
+    def classify_stream(
+        self,
+        pictures: Iterable[Picture | Array],
+        *,
+        model: str = "",
+        engine: EngineName | None = None,
+        top: int = 1,
+        return_inputs: bool = False,
+    ) -> Iterator[Classification | PyconvError]:
+        """Classify any number of pictures over one stream, each on its own.
+
+        A picture that cannot be classified does not end the stream: its error is yielded in the
+        place of its answer.
+
+        Args:
+            pictures: files (paths or bytes), or arrays of images as `classify` takes them.
+            model: as for `classify`.
+            engine: as for `classify`.
+            top: as for `classify`.
+            return_inputs: as for `classify`.
+
+        Yields:
+            For each picture, in order: its classification, or why there is none.
+        """
+        # What fails before it is sent (a file that cannot be read) keeps its place in the order.
+        failures: dict[int, PyconvError] = {}
+        # What the caller's own iterable raises; gRPC, which drives it, would only log it.
+        broken: list[Exception] = []
+
+        def requests() -> Iterator[pb.ClassifyStreamRequest]:
+            places = enumerate(pictures)
+            while True:
+                try:
+                    place, picture = next(places)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    broken.append(error)
+                    return
+                try:
+                    request = _classify_request(picture, model, engine, top, return_inputs)
+                except PyconvError as error:
+                    failures[place] = error
+                else:
+                    yield pb.ClassifyStreamRequest(id=str(place), request=request)
+
+        place = 0
+        stream = self._stub.ClassifyStream(requests(), timeout=self.timeout)
+        try:
+            for item in stream:
+                while place < int(item.id):
+                    yield failures.pop(place)
+                    place += 1
+                place += 1
+                if item.HasField("error"):
+                    yield _domain_error(item.error.code, item.error.message)
+                else:
+                    yield _classification(item.response)
+        except grpc.RpcError as error:
+            raise self._translate(error) from None
+        finally:
+            stream.cancel()
+        yield from (failures[late] for late in sorted(failures))
+        if broken:
+            raise broken[0]
+
+    def activations(
+        self,
+        images: Images,
+        *,
+        layers: Sequence[str] | None = None,
+        channels: Sequence[int] | None = None,
+        model: str = "",
+        engine: EngineName | None = None,
+    ) -> dict[str, Array]:
+        """What chosen layers put out.
+
+        Args:
+            images: as `classify` takes them.
+            layers: names of layers; all if None.
+            channels: channels of every one of these layers, from 0; all if None.
+            model: as for `classify`.
+            engine: as for `classify`.
+
+        Returns:
+            By layer name, float32 in Keras' layout: (n, h, w, channels), or (n, units).
+
+        Raises:
+            InputError: the server refuses the images, or knows no such layer, channel or model.
+        """
+        request = _activations_request(images, layers, channels, model, engine)
+        request.format = pb.ACTIVATION_FORMAT_TENSOR
+        response = self._call(self._stub.Activations, request)
+        return {layer.name: tensor_from_wire(layer.tensor) for layer in response.layers}
+
+    def heat_maps(
+        self,
+        images: Images,
+        *,
+        layers: Sequence[str] | None = None,
+        channels: Sequence[int] | None = None,
+        model: str = "",
+        engine: EngineName | None = None,
+        cell: int = 8,
+    ) -> list[HeatMap]:
+        """What chosen layers put out, drawn by the server.
+
+        Args:
+            images: as `classify` takes them.
+            layers: as for `activations`.
+            channels: as for `activations`.
+            model: as for `classify`.
+            engine: as for `classify`.
+            cell: pixels of the square that one value becomes, 1 to 64.
+
+        Returns:
+            The pictures by layer, then by image, then by channel.
+
+        Raises:
+            InputError: as for `activations`.
+        """
+        request = _activations_request(images, layers, channels, model, engine)
+        request.format = pb.ACTIVATION_FORMAT_PNG
+        request.cell = _natural("cell", cell)
+        response = self._call(self._stub.Activations, request)
+        return [
+            HeatMap(
+                layer=layer.name,
+                image=item.image,
+                channel=item.channel if item.HasField("channel") else None,
+                png=item.png,
+                low=item.low,
+                high=item.high,
+            )
+            for layer in response.layers
+            for item in layer.heat_maps.maps
+        ]
+
+    def models(self) -> dict[str, Sequence[EngineName]]:
+        """The models that the server holds: name, and engines with the default first."""
+        response = self._call(self._stub.ListModels, pb.ListModelsRequest())
+        return {entry.name: _engines(entry.engines) for entry in response.models}
+
+    def describe(self, model: str = "", *, engine: EngineName | None = None) -> ModelDescription:
+        """All about one model.
+
+        Args:
+            model: as for `classify`.
+            engine: whose table of layers is wanted; the server's default if None.
+
+        Raises:
+            InputError: the server has no such model, or not on that engine.
+        """
+        request = pb.DescribeModelRequest(model=_selector(model, engine))
+        response = self._call(self._stub.DescribeModel, request)
+        shape = response.input
+        return ModelDescription(
+            name=response.name,
+            engines=_engines(response.engines),
+            labels=tuple(response.labels),
+            image_shape=(shape.height, shape.width, shape.channels)
+            if response.HasField("input")
+            else None,
+            layers=tuple(_layer_description(layer) for layer in response.layers),
+            summary=response.summary,
+            provenance=json.loads(response.provenance_json or "{}"),
+        )
+
+    def _call(self, method: Callable[..., _T], request: object) -> _T:
+        try:
+            return method(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise self._translate(error) from None
+
+    def _translate(self, error: grpc.RpcError) -> PyconvError:
+        """The error of pyconv's that a failed call means."""
+        code, details = error.code(), error.details() or ""
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return ServerError(
+                f"nothing answers at {self.address} ({details}); "
+                "start a server with: pyconv serve --model fashion",
+                code.name,
+            )
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServerError(
+                f"no answer from {self.address} within {self.timeout:g} s; "
+                "send less at once, or allow more time",
+                code.name,
+            )
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return ServerError(f"the server at {self.address} is not pyconv's", code.name)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            return ServerError(
+                f"the message is larger than the server at {self.address} takes; send fewer or "
+                f"smaller images at once, or raise its --max-message ({details})",
+                code.name,
+            )
+        return _domain_error(code.value[0], details)
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _domain_error(number: int, message: str) -> PyconvError:
+    code = _CODES.get(number, grpc.StatusCode.UNKNOWN)
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
+        return InputError(message)
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        return ModelError(message)
+    return ServerError(message, code.name)
+
+
+# -- To messages -----------------------------------------------------------------------------------
+
+
+def _selector(model: str, engine: EngineName | None) -> pb.ModelSelector:
+    return pb.ModelSelector(name=model, engine=engine_to_wire(engine))
+
+
+def _images(images: Images) -> pb.Images:
+    if isinstance(images, np.ndarray):
+        return pb.Images(tensor=tensor_to_wire(images))
+    files = [images] if isinstance(images, str | Path | bytes) else images
+    return pb.Images(pictures=pb.EncodedPictures(files=[_read(file) for file in files]))
+
+
+def _read(file: Picture) -> bytes:
+    if isinstance(file, bytes):
+        return file
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise PictureError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def _classify_request(
+    images: Images, model: str, engine: EngineName | None, top: int, return_inputs: bool
+) -> pb.ClassifyRequest:
+    return pb.ClassifyRequest(
+        model=_selector(model, engine),
+        images=_images(images),
+        top_k=_natural("top", top),
+        return_inputs=return_inputs,
+    )
+
+
+def _activations_request(
+    images: Images,
+    layers: Sequence[str] | None,
+    channels: Sequence[int] | None,
+    model: str,
+    engine: EngineName | None,
+) -> pb.ActivationsRequest:
+    if layers is None and channels is not None:
+        raise InputError("channels: name the layers whose channels are meant")
+    for channel in channels or ():
+        if channel < 0:
+            raise InputError(f"channels: expected 0 or more, got {channel}")
+    return pb.ActivationsRequest(
+        model=_selector(model, engine),
+        images=_images(images),
+        layers=[pb.LayerSelection(name=name, channels=channels) for name in layers or ()],
+    )
+
+
+def _natural(name: str, value: int) -> int:
+    # 0 stands for "the default" on the wire, so it must not pass for a number that was asked for.
+    if value < 1:
+        raise InputError(f"{name}: expected at least 1, got {value}")
+    return value
+
+
+# -- From messages ---------------------------------------------------------------------------------
+
+
+def _classification(response: pb.ClassifyResponse) -> Classification:
+    return Classification(
+        predictions=tuple(
+            tuple(
+                Prediction(item.label, item.index, item.probability)
+                for item in classification.predictions
+            )
+            for classification in response.classifications
+        ),
+        model=response.model,
+        engine=engine_from_wire(response.engine),
+        prepare_ms=response.timing.prepare_ms,
+        compute_ms=response.timing.compute_ms,
+        inputs=tensor_from_wire(response.inputs) if response.HasField("inputs") else None,
+    )
+
+
+def _engines(values: Iterable[int]) -> Sequence[EngineName]:
+    return tuple(name for value in values if (name := engine_from_wire(value)) is not None)
+
+
+def _layer_description(layer: pb.LayerSummary) -> LayerDescription:
+    return LayerDescription(
+        name=layer.name,
+        operator=layer.operator,
+        shape=tuple(None if size < 0 else size for size in layer.shape),
+        parameters=layer.parameters,
+        flops=layer.flops if layer.HasField("flops") else None,
+        algorithm=layer.algorithm,
+    )
