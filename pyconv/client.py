@@ -27,6 +27,9 @@ Picture: TypeAlias = str | Path | bytes
 Images: TypeAlias = Picture | Sequence[Picture] | Array
 """One or several picture files, or prepared images (n, h, w) or (n, h, w, c), uint8 or float32."""
 
+Layers: TypeAlias = Sequence[str] | Mapping[str, Sequence[int]]
+"""Names of layers, or the channels wanted by name of layer (all of them where empty)."""
+
 _T = TypeVar("_T")
 
 
@@ -44,6 +47,27 @@ class Classification:
     """
 
     predictions: Sequence[Sequence[Prediction]]
+    model: str
+    engine: EngineName | None
+    prepare_ms: float
+    compute_ms: float
+    inputs: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """What a server said to `Client.activations`.
+
+    Attributes:
+        layers: by layer name, float32 in Keras' layout: (n, h, w, channels), or (n, units).
+        model: the name of the model that answered.
+        engine: the engine that ran it.
+        prepare_ms: the server's time for decoding and preparing the pictures, wall clock.
+        compute_ms: the engine's time for all images together, wall clock.
+        inputs: the images as the network saw them, (n, h, w, c); None unless asked for.
+    """
+
+    layers: Mapping[str, Array]
     model: str
     engine: EngineName | None
     prepare_ms: float
@@ -285,37 +309,38 @@ class Client:
         self,
         images: Images,
         *,
-        layers: Sequence[str] | None = None,
-        channels: Sequence[int] | None = None,
+        layers: Layers | None = None,
         model: str = "",
         engine: EngineName | None = None,
-    ) -> dict[str, Array]:
+        return_inputs: bool = False,
+    ) -> Activations:
         """What chosen layers put out.
 
         Args:
             images: as `classify` takes them.
-            layers: names of layers; all if None.
-            channels: channels of every one of these layers, from 0; all if None.
+            layers: names of layers, or the channels wanted by name of layer, such as
+                `{"conv2d": [0, 32]}`, where an empty list means all; every layer if None.
             model: as for `classify`.
             engine: as for `classify`.
-
-        Returns:
-            By layer name, float32 in Keras' layout: (n, h, w, channels), or (n, units).
+            return_inputs: as for `classify`.
 
         Raises:
             InputError: the server refuses the images, or knows no such layer, channel or model.
         """
-        request = _activations_request(images, layers, channels, model, engine)
+        request = _activations_request(images, layers, model, engine)
         request.format = pb.ACTIVATION_FORMAT_TENSOR
+        request.return_inputs = return_inputs
         response = self._call(self._stub.Activations, request)
-        return {layer.name: tensor_from_wire(layer.tensor) for layer in response.layers}
+        return Activations(
+            layers={layer.name: tensor_from_wire(layer.tensor) for layer in response.layers},
+            **_run(response),
+        )
 
     def heat_maps(
         self,
         images: Images,
         *,
-        layers: Sequence[str] | None = None,
-        channels: Sequence[int] | None = None,
+        layers: Layers | None = None,
         model: str = "",
         engine: EngineName | None = None,
         cell: int = 8,
@@ -325,7 +350,6 @@ class Client:
         Args:
             images: as `classify` takes them.
             layers: as for `activations`.
-            channels: as for `activations`.
             model: as for `classify`.
             engine: as for `classify`.
             cell: pixels of the square that one value becomes, 1 to 64.
@@ -336,7 +360,7 @@ class Client:
         Raises:
             InputError: as for `activations`.
         """
-        request = _activations_request(images, layers, channels, model, engine)
+        request = _activations_request(images, layers, model, engine)
         request.format = pb.ACTIVATION_FORMAT_PNG
         request.cell = _natural("cell", cell)
         response = self._call(self._stub.Activations, request)
@@ -438,14 +462,14 @@ def _images(images: Images) -> pb.Images:
     if isinstance(images, np.ndarray):
         return pb.Images(tensor=tensor_to_wire(images))
     files = [images] if isinstance(images, str | Path | bytes) else images
-    return pb.Images(pictures=pb.EncodedPictures(files=[_read(file) for file in files]))
+    return pb.Images(pictures=pb.EncodedPictures(pictures=[_read(file) for file in files]))
 
 
-def _read(file: Picture) -> bytes:
+def _read(file: Picture) -> pb.EncodedPicture:
     if isinstance(file, bytes):
-        return file
+        return pb.EncodedPicture(data=file)
     try:
-        return Path(file).read_bytes()
+        return pb.EncodedPicture(data=Path(file).read_bytes(), name=str(file))
     except OSError as error:
         raise PictureError(f"{file}: cannot be read: {error.strerror or error}") from error
 
@@ -462,21 +486,20 @@ def _classify_request(
 
 
 def _activations_request(
-    images: Images,
-    layers: Sequence[str] | None,
-    channels: Sequence[int] | None,
-    model: str,
-    engine: EngineName | None,
+    images: Images, layers: Layers | None, model: str, engine: EngineName | None
 ) -> pb.ActivationsRequest:
-    if layers is None and channels is not None:
-        raise InputError("channels: name the layers whose channels are meant")
-    for channel in channels or ():
-        if channel < 0:
-            raise InputError(f"channels: expected 0 or more, got {channel}")
+    chosen = layers if isinstance(layers, Mapping) else {name: () for name in layers or ()}
+    for name, channels in chosen.items():
+        if any(channel < 0 for channel in channels):
+            raise InputError(f"layer {name!r}: expected channels from 0, got {list(channels)}")
+    if layers is not None and not chosen:
+        raise InputError("layers: expected at least one, or None for all of them")
     return pb.ActivationsRequest(
         model=_selector(model, engine),
         images=_images(images),
-        layers=[pb.LayerSelection(name=name, channels=channels) for name in layers or ()],
+        layers=[
+            pb.LayerSelection(name=name, channels=channels) for name, channels in chosen.items()
+        ],
     )
 
 
@@ -499,12 +522,19 @@ def _classification(response: pb.ClassifyResponse) -> Classification:
             )
             for classification in response.classifications
         ),
-        model=response.model,
-        engine=engine_from_wire(response.engine),
-        prepare_ms=response.timing.prepare_ms,
-        compute_ms=response.timing.compute_ms,
-        inputs=tensor_from_wire(response.inputs) if response.HasField("inputs") else None,
+        **_run(response),
     )
+
+
+def _run(response: pb.ClassifyResponse | pb.ActivationsResponse) -> dict[str, Any]:
+    """What every computed answer tells."""
+    return {
+        "model": response.model,
+        "engine": engine_from_wire(response.engine),
+        "prepare_ms": response.timing.prepare_ms,
+        "compute_ms": response.timing.compute_ms,
+        "inputs": tensor_from_wire(response.inputs) if response.HasField("inputs") else None,
+    }
 
 
 def _engines(values: Iterable[int]) -> Sequence[EngineName]:

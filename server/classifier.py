@@ -19,6 +19,7 @@ from pyconv.server.inference import (
     Inference,
     LayerChoice,
     LayerValues,
+    PictureFile,
     Run,
     Selection,
 )
@@ -155,7 +156,7 @@ def _images(images: pb.Images) -> Images:
     if source is None:
         raise InputError("images: expected pictures or a tensor, got neither")
     if source == "pictures":
-        return list(images.pictures.files)
+        return [PictureFile(item.data, item.name) for item in images.pictures.pictures]
     return tensor_from_wire(images.tensor)
 
 

@@ -27,10 +27,19 @@ from pyconv.server.settings import MIB, Settings
 if TYPE_CHECKING:
     from pyconv.summary import Summary
 
-Images: TypeAlias = Sequence[bytes] | Array
-"""Picture files, or prepared images (n, h, w) or (n, h, w, c) in uint8 or float32."""
-
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A picture file: its bytes, and what an error shall call it (nothing if empty)."""
+
+    data: bytes
+    name: str = ""
+
+
+Images: TypeAlias = Sequence[PictureFile] | Array
+"""Picture files, or prepared images (n, h, w) or (n, h, w, c) in uint8 or float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +265,10 @@ def _prepare(model: Model, images: Images) -> Array:
     prepared = []
     for number, file in enumerate(images, start=1):
         try:
-            prepared.append(pictures.prepare(file, contract))
+            prepared.append(pictures.prepare(file.data, contract))
         except PictureError as error:
-            which = f"picture {number} of {len(images)}: " if len(images) > 1 else ""
-            raise PictureError(f"{which}{error}") from error
+            name = file.name or f"picture {number} of {len(images)}"
+            raise PictureError(f"{name}: {error}") from error
     return np.stack(prepared)
 
 
