@@ -82,7 +82,7 @@ class HeatMap:
     Attributes:
         layer: the layer's name.
         image: the image's place in the request, from 0.
-        channel: the channel; None where all units of a dense layer stand side by side.
+        channel: the channel; None where all units of a dense layer are shown, row by row.
         png: a PNG file.
         low: the value drawn darkest.
         high: the value drawn brightest.
@@ -488,7 +488,7 @@ def _classify_request(
 def _activations_request(
     images: Images, layers: Layers | None, model: str, engine: EngineName | None
 ) -> pb.ActivationsRequest:
-    chosen = layers if isinstance(layers, Mapping) else {name: () for name in layers or ()}
+    chosen = layers if isinstance(layers, Mapping) else dict.fromkeys(layers or (), ())
     for name, channels in chosen.items():
         if any(channel < 0 for channel in channels):
             raise InputError(f"layer {name!r}: expected channels from 0, got {list(channels)}")

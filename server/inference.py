@@ -115,7 +115,7 @@ class HeatMap:
 
     Attributes:
         image: the image's place in the request.
-        channel: the channel; None where all units of a layer stand side by side.
+        channel: the channel; None where all units of a layer are shown, row by row.
         png: a PNG file.
         low: the value drawn darkest.
         high: the value drawn brightest.
@@ -294,7 +294,7 @@ def _choose(choice: LayerChoice, values: Array, mapped: bool) -> LayerValues:
 
 
 def _channel_maps(layer: LayerValues, images: int) -> list[tuple[int, int | None, Array]]:
-    """Every picture of a layer as (image, channel, values of two axes)."""
+    """Every picture of a layer: image, channel, and a map or a row of units."""
     values = layer.values
     if not layer.channels or len(values) != images:
         raise InputError(
@@ -303,10 +303,8 @@ def _channel_maps(layer: LayerValues, images: int) -> list[tuple[int, int | None
         )
     values = np.moveaxis(values, layer.channel_axis, -1)
     if values.ndim != 4:
-        # Nothing to draw for one channel alone: all of them make one picture, (positions, units).
-        return [
-            (image, None, values[image].reshape(-1, values.shape[-1])) for image in range(images)
-        ]
+        # A channel without rows and columns is no picture; all of them together make one.
+        return [(image, None, values[image].reshape(-1)) for image in range(images)]
     return [
         (image, channel, values[image, :, :, place])
         for image in range(images)
