@@ -1,0 +1,97 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pyconv.metadata import InputContract, Layer, Metadata, OutputContract
+
+_LABELS = ("left", "right", "flat")
+
+
+def _write_small_network(path: Path, *, metadata: bool = True, classifier: bool = True) -> Path:
+    """(n, 6, 8, 1) → conv2d of 4 filters → (n, 4, 6, 4) → dense → (n, 3), seeded weights."""
+    random = np.random.default_rng(7)
+    weights = {
+        "kernel": random.normal(size=(4, 1, 3, 3)),
+        "bias": random.normal(size=4),
+        "matrix": random.normal(size=(4 * 6 * 4, 3)),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "kernel", "bias"], ["conv"]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("Transpose", ["relu"], ["nhwc"], perm=[0, 2, 3, 1]),
+        helper.make_node("Flatten", ["nhwc"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "matrix"], ["dense"]),
+        helper.make_node("Softmax", ["dense"], ["scores"], axis=-1),
+    ]
+    output, shape = ("scores", ["n", 3]) if classifier else ("relu", ["n", 4, 4, 6])
+    graph = helper.make_graph(
+        nodes if classifier else nodes[:3],
+        "small",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 6, 8, 1])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
+        [
+            numpy_helper.from_array(value.astype(np.float32), name)
+            for name, value in weights.items()
+            if classifier or name != "matrix"
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    if metadata:
+        layers = (
+            Layer("conv2d", "Conv2D", "relu", (0, 2, 3, 1), (4, 6, 4), 40),
+            Layer("flatten", "Flatten", "flat", (0, 1), (96,)),
+            Layer("dense", "Dense", "scores", (0, 1), (3,), 288),
+        )
+        facts = Metadata(
+            labels=_LABELS if classifier else (),
+            input=InputContract("pixels", 6, 8),
+            output=OutputContract(output, "probabilities" if classifier else "values"),
+            layers=layers if classifier else layers[:1],
+            provenance={"data": "made up", "seed": 7},
+        )
+        helper.set_model_props(model, facts.to_props())
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file that explains itself: layers conv2d, flatten, dense; labels left, right, flat."""
+    return _write_small_network(tmp_path_factory.mktemp("models") / "small.onnx")
+
+
+@pytest.fixture(scope="session")
+def small_unexplained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network in a file without pyconv's metadata."""
+    return _write_small_network(tmp_path_factory.mktemp("models") / "plain.onnx", metadata=False)
+
+
+@pytest.fixture(scope="session")
+def small_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its first layer alone, which is no classifier: it puts out (n, 4, 4, 6)."""
+    return _write_small_network(tmp_path_factory.mktemp("models") / "maps.onnx", classifier=False)
+
+
+@pytest.fixture(scope="session")
+def make_png() -> Callable[..., bytes]:
+    """Makes the bytes of a PNG file: grey noise of a given height, width and seed."""
+
+    def make(height: int = 6, width: int = 8, seed: int = 0) -> bytes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+    return make
