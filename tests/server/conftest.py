@@ -1,0 +1,56 @@
+"""A server that lives as long as the tests do, and ways to talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from pyconv.client import Client
+from pyconv.server.background import BackgroundServer
+from pyconv.server.settings import ModelSpec, Settings
+from pyconv.v1 import classifier_pb2_grpc
+
+
+@pytest.fixture(scope="session")
+def settings(small_classifier: Path, small_unexplained: Path, small_maps: Path) -> Settings:
+    """The models small, plain and maps on both engines; limits that tests can reach."""
+    return Settings(
+        models=[
+            ModelSpec(path.stem, str(path))
+            for path in (small_classifier, small_unexplained, small_maps)
+        ],
+        engines=["native", "onnxruntime"],
+        port=0,
+        max_images=64,
+        max_message_bytes=1 << 16,
+        max_heat_maps=50,
+        grace_seconds=5,
+    )
+
+
+@pytest.fixture(scope="session")
+def address(settings: Settings) -> Iterator[str]:
+    with BackgroundServer(settings) as address:
+        yield address
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address) as client:
+        yield client
+
+
+@pytest.fixture
+def channel(address: str) -> Iterator[grpc.Channel]:
+    """A bare channel, for requests that `Client` would not send."""
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options) as channel:
+        yield channel
+
+
+@pytest.fixture
+def stub(channel: grpc.Channel) -> classifier_pb2_grpc.ClassifierStub:
+    return classifier_pb2_grpc.ClassifierStub(channel)

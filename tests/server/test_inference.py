@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import pyconv
+from pyconv.engines.base import Array, EngineName
+from pyconv.errors import InputError, ModelError, PictureError
+from pyconv.model import Model, Prediction
+from pyconv.server.errors import LimitError, NotFoundError
+from pyconv.server.inference import Inference, LayerChoice, PictureFile, Selection
+from pyconv.server.models import Models
+from pyconv.server.settings import Settings
+
+_SMALL = Selection("small")
+
+
+@pytest.fixture(scope="module")
+def inference(settings: Settings) -> Iterator[Inference]:
+    models = Models.load(settings.models, settings.engines, settings.threads)
+    inference = Inference(models, replace(settings, concurrency=2))
+    yield inference
+    inference.close()
+
+
+@pytest.fixture
+def images() -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 256, (5, 6, 8, 1), np.uint8)
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+async def test_classify_says_what_the_model_says(
+    inference: Inference, settings: Settings, images: Array, engine: EngineName
+) -> None:
+    classified = await inference.classify(Selection("small", engine), images, 2)
+    model = pyconv.load(settings.models[0].source, engine=engine)
+    assert classified.predictions == model.classify(images, top=2)
+    assert classified.run.served.model.engine == engine
+    np.testing.assert_array_equal(classified.run.images, images)
+
+
+async def test_classify_of_pictures_says_the_same_as_of_what_they_become(
+    inference: Inference, make_png: Callable[..., bytes]
+) -> None:
+    files = [PictureFile(make_png(height=30, width=20, seed=seed)) for seed in range(3)]
+    of_files = await inference.classify(_SMALL, files, 3)
+    assert of_files.run.images.shape == (3, 6, 8, 1)
+    assert of_files.run.images.dtype == np.uint8
+    assert of_files.run.prepare_ms > 0
+    of_arrays = await inference.classify(_SMALL, of_files.run.images, 3)
+    assert of_files.predictions == of_arrays.predictions
+
+
+async def test_classify_without_the_axis_of_channels(inference: Inference, images: Array) -> None:
+    classified = await inference.classify(_SMALL, images[..., 0], 1)
+    assert classified.run.images.shape == (5, 6, 8, 1)
+
+
+@pytest.mark.parametrize(("name", "called"), [("boot.png", "boot.png"), ("", "picture 2 of 2")])
+async def test_classify_of_a_file_that_is_no_picture_names_it(
+    inference: Inference, make_png: Callable[..., bytes], name: str, called: str
+) -> None:
+    files = [PictureFile(make_png()), PictureFile(b"no picture", name)]
+    with pytest.raises(PictureError, match=f"^{called}: "):
+        await inference.classify(_SMALL, files, 1)
+
+
+@pytest.mark.parametrize("images", [[], np.zeros((0, 6, 8), np.uint8), np.zeros((), np.uint8)])
+async def test_classify_of_nothing_is_refused(inference: Inference, images: Array) -> None:
+    with pytest.raises(InputError, match="expected at least one, got none"):
+        await inference.classify(_SMALL, images, 1)
+
+
+async def test_classify_of_too_many_images_is_refused(inference: Inference) -> None:
+    with pytest.raises(LimitError, match="at most 64 in one request, got 65"):
+        await inference.classify(_SMALL, np.zeros((65, 6, 8), np.uint8), 1)
+
+
+async def test_classify_with_a_network_that_is_no_classifier(
+    inference: Inference, images: Array
+) -> None:
+    with pytest.raises(ModelError, match="needs an output of shape"):
+        await inference.classify(Selection("maps"), images, 1)
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+async def test_activations_are_the_models(
+    inference: Inference, settings: Settings, images: Array, engine: EngineName
+) -> None:
+    activated = await inference.activations(Selection("small", engine), images, [])
+    expected = pyconv.load(settings.models[0].source, engine=engine).activations(images)
+    assert [layer.name for layer in activated.layers] == list(expected)
+    for layer in activated.layers:
+        np.testing.assert_array_equal(layer.values, expected[layer.name])
+        assert layer.channel_axis == layer.values.ndim - 1
+        assert list(layer.channels) == list(range(layer.values.shape[-1]))
+
+
+async def test_activations_of_chosen_channels_come_in_the_order_asked_for(
+    inference: Inference, images: Array
+) -> None:
+    whole = await inference.activations(_SMALL, images, [])
+    choices = [LayerChoice("dense", (2,)), LayerChoice("conv2d", (3, 0, 3))]
+    dense, conv2d = (await inference.activations(_SMALL, images, choices)).layers
+    np.testing.assert_array_equal(dense.values, whole.layers[2].values[:, [2]])
+    np.testing.assert_array_equal(conv2d.values, whole.layers[0].values[..., [3, 0, 3]])
+    assert conv2d.channels == (3, 0, 3)
+
+
+async def test_activations_without_a_layer_map_have_channels_second(
+    inference: Inference, images: Array
+) -> None:
+    images = images.astype(np.float32)
+    plain = Selection("plain", "onnxruntime")
+    (relu,) = (await inference.activations(plain, images, [LayerChoice("relu", (1,))])).layers
+    assert relu.channel_axis == 1
+    whole = await inference.activations(Selection("small", "onnxruntime"), images, [])
+    expected = whole.layers[0].values[..., 1]
+    np.testing.assert_allclose(relu.values[:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind", "message"),
+    [
+        (LayerChoice("conv"), NotFoundError, "no layer 'conv'; did you mean 'conv2d'"),
+        (LayerChoice("conv2d", (4,)), InputError, "'conv2d' has 4 channels, 0 to 3; got 4"),
+        (LayerChoice("dense", (0, 3)), InputError, "'dense' has 3 channels, 0 to 2; got 3"),
+    ],
+)
+async def test_activations_of_what_is_not_there(
+    inference: Inference,
+    images: Array,
+    choice: LayerChoice,
+    kind: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(kind, match=message):
+        await inference.activations(_SMALL, images, [choice])
+
+
+async def test_activations_above_the_largest_message_are_refused(inference: Inference) -> None:
+    images = np.zeros((64, 6, 8), np.uint8)
+    # 64 images of (96 + 96 + 3) float32 are 49,920 bytes, and the limit is 65,536.
+    await inference.activations(_SMALL, images, [])
+    twice = [LayerChoice("conv2d"), LayerChoice("flatten"), LayerChoice("conv2d")]
+    with pytest.raises(LimitError, match=r"take 0\.1 MiB, this server sends at most 0\.0625 MiB"):
+        await inference.activations(_SMALL, images, twice)
+
+
+async def test_heat_maps_show_lowest_and_highest(inference: Inference, images: Array) -> None:
+    activated = await inference.activations(_SMALL, images[:2], [LayerChoice("conv2d", (1, 3))])
+    (maps,) = await inference.heat_maps(activated, cell=5)
+    assert [(item.image, item.channel) for item in maps] == [(0, 1), (0, 3), (1, 1), (1, 3)]
+    values = activated.layers[0].values[1, :, :, 1]
+    assert (maps[3].low, maps[3].high) == (values.min(), values.max())
+    image = Image.open(BytesIO(maps[3].png))
+    assert (image.format, image.size) == ("PNG", (6 * 5, 4 * 5))
+    light = np.asarray(image.convert("L"))[::5, ::5].astype(int)
+    assert light.flat[values.argmin()] == light.min()
+    assert light.flat[values.argmax()] == light.max()
+
+
+async def test_heat_map_of_a_dense_layer_shows_all_units(
+    inference: Inference, images: Array
+) -> None:
+    activated = await inference.activations(_SMALL, images[:2], [LayerChoice("dense")])
+    (maps,) = await inference.heat_maps(activated, cell=1)
+    assert [(item.image, item.channel) for item in maps] == [(0, None), (1, None)]
+    assert Image.open(BytesIO(maps[0].png)).size == (3, 1)
+
+
+@pytest.mark.parametrize("cell", [0, 65])
+async def test_heat_maps_of_a_senseless_cell(
+    inference: Inference, images: Array, cell: int
+) -> None:
+    activated = await inference.activations(_SMALL, images, [LayerChoice("dense")])
+    with pytest.raises(InputError, match=f"expected 1 to 64 pixels, got {cell}"):
+        await inference.heat_maps(activated, cell)
+
+
+async def test_too_many_heat_maps_are_refused(inference: Inference) -> None:
+    images = np.zeros((13, 6, 8), np.uint8)
+    activated = await inference.activations(_SMALL, images, [LayerChoice("conv2d")])
+    with pytest.raises(LimitError, match="52 heat maps were asked for, this server draws at most"):
+        await inference.heat_maps(activated, 8)
+
+
+async def test_computing_does_not_block_the_event_loop(
+    inference: Inference, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    computed_in: list[int] = []
+
+    def slow(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
+        computed_in.append(threading.get_ident())
+        assert release.wait(10)
+        return []
+
+    monkeypatch.setattr(Model, "classify", slow)
+    answer = asyncio.create_task(inference.classify(_SMALL, images, 1))
+    while not computed_in:
+        await asyncio.sleep(0.001)
+    before = time.monotonic()
+    await asyncio.sleep(0.01)  # the loop is free while the network computes
+    assert time.monotonic() - before < 5
+    assert not answer.done()
+    release.set()
+    assert (await answer).predictions == []
+    assert computed_in != [threading.get_ident()]
+
+
+async def test_no_more_is_computed_at_once_than_the_settings_say(
+    inference: Inference, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def slow(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return []
+
+    monkeypatch.setattr(Model, "classify", slow)
+    await asyncio.gather(*(inference.classify(_SMALL, images, 1) for _ in range(8)))
+    assert most == 2
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_is_not_computed(
+    inference: Inference, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    computed: list[int] = []
+
+    def slow(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
+        computed.append(len(images))
+        assert release.wait(10)
+        return []
+
+    monkeypatch.setattr(Model, "classify", slow)
+    # Two requests occupy both threads; the third waits for one.
+    busy = [asyncio.create_task(inference.classify(_SMALL, images, 1)) for _ in range(2)]
+    while len(computed) < 2:
+        await asyncio.sleep(0.001)
+    waiting = asyncio.create_task(inference.classify(_SMALL, images[:1], 1))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    release.set()
+    await asyncio.gather(*busy)
+    await inference.classify(_SMALL, images[:3], 1)
+    assert computed == [5, 5, 3]

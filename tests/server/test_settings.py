@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyconv.errors import InputError
+from pyconv.server.settings import ModelSpec, Settings
+
+_MODELS = [ModelSpec("a", "a.onnx")]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "source"),
+    [
+        ("runs/7/shoes.onnx", "shoes", "runs/7/shoes.onnx"),
+        ("shoes=runs/7/model.onnx", "shoes", "runs/7/model.onnx"),
+        ("shoes=fashion", "shoes", "fashion"),
+        ("a=b=c.onnx", "a", "b=c.onnx"),
+    ],
+)
+def test_spec_of_a_text(text: str, name: str, source: str) -> None:
+    assert ModelSpec.parse(text) == ModelSpec(name, source)
+
+
+def test_spec_of_a_file_whose_name_holds_the_sign(tmp_path: Path) -> None:
+    path = tmp_path / "rate=0.1.onnx"
+    path.touch()
+    assert ModelSpec.parse(str(path)) == ModelSpec("rate=0.1", str(path))
+
+
+@pytest.mark.parametrize("text", ["=model.onnx", "shoes="])
+def test_spec_without_a_part_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="expected NAME=PATH"):
+        ModelSpec.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"models": []}, "models: expected at least one"),
+        ({"models": [*_MODELS, ModelSpec("a", "b.onnx")]}, "the name 'a' is given twice"),
+        ({"engines": []}, "engines: expected"),
+        ({"engines": ["native", "native"]}, "engines: expected"),
+        ({"port": 65536}, "port: expected 0 to 65535, got 65536"),
+        ({"port": -1}, "port: expected"),
+        ({"threads": 0}, "threads: expected at least 1, got 0"),
+        ({"concurrency": 0}, "concurrency: expected at least 1"),
+        ({"max_images": 0}, "max_images: expected at least 1"),
+        ({"max_heat_maps": 0}, "max_heat_maps: expected at least 1"),
+        ({"max_message_bytes": 0}, "max_message_bytes: expected at least 1"),
+        ({"max_message_bytes": 1 << 31}, "less than 2 GiB"),
+        ({"grace_seconds": -1}, "grace_seconds: expected 0 or more"),
+        ({"grace_seconds": float("nan")}, "grace_seconds: expected 0 or more"),
+        ({"grace_seconds": float("inf")}, "grace_seconds: expected 0 or more"),
+    ],
+)
+def test_senseless_settings_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Settings(**{"models": _MODELS, **values})  # type: ignore[arg-type]
