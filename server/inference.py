@@ -268,7 +268,8 @@ def _prepare(model: Model, images: Images) -> Array:
             prepared.append(pictures.prepare(file.data, contract))
         except PictureError as error:
             name = file.name or f"picture {number} of {len(images)}"
-            raise PictureError(f"{name}: {error}") from error
+            # What has no name there is "the picture"; here it has one.
+            raise PictureError(f"{name}: {str(error).removeprefix('the picture: ')}") from error
     return np.stack(prepared)
 
 

@@ -68,7 +68,7 @@ def _write_small_network(path: Path, *, metadata: bool = True, classifier: bool 
 
 @pytest.fixture(scope="session")
 def small_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX file that explains itself: layers conv2d, flatten, dense; labels left, right, flat."""
+    """A file that explains itself: layers conv2d, flatten, dense; labels left, right, flat."""
     return _write_small_network(tmp_path_factory.mktemp("models") / "small.onnx")
 
 

@@ -88,23 +88,18 @@ def _error_text(name: str, error: PyconvError) -> str:
 
 def _save_inputs(results: _Results, folder: Path) -> dict[int, str]:
     """Save what the network saw; returns the files by place of the picture."""
-    from PIL import Image
+    from pyconv import pictures
 
     saved: dict[int, str] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for place, (name, answer) in enumerate(results):
-            if isinstance(answer, PyconvError) or answer.inputs is None:
-                continue
-            # Pictures of one name from two folders shall not overwrite each other.
-            path, number = folder / f"{Path(name).stem}.png", 2
-            while str(path) in saved.values():
-                path, number = folder / f"{Path(name).stem}-{number}.png", number + 1
-            image = answer.inputs[0]
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
-            saved[place] = str(path)
-    except OSError as error:
-        raise InputError(f"--save-input: cannot write to {folder}: {error}") from error
+    for place, (name, answer) in enumerate(results):
+        if isinstance(answer, PyconvError) or answer.inputs is None:
+            continue
+        # Pictures of one name from two folders shall not overwrite each other.
+        path, number = folder / f"{Path(name).stem}.png", 2
+        while str(path) in saved.values():
+            path, number = folder / f"{Path(name).stem}-{number}.png", number + 1
+        pictures.save(answer.inputs[0], path)
+        saved[place] = str(path)
     return saved
 
 
