@@ -199,19 +199,22 @@ class Client:
         """
         deadline = time.monotonic() + timeout
         health: Any = health_pb2_grpc.HealthStub(self._channel)
-        while True:
-            left = max(deadline - time.monotonic(), 0.001)
+        request = health_pb2.HealthCheckRequest()
+        while (left := deadline - time.monotonic()) > 0:
             try:
-                answer = health.Check(
-                    health_pb2.HealthCheckRequest(), timeout=left, wait_for_ready=True
-                )
+                answer = health.Check(request, timeout=left, wait_for_ready=True)
             except grpc.RpcError as error:
-                raise self._translate(error) from None
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-            if time.monotonic() >= deadline:
-                raise ServerError(f"the server at {self.address} says that it is not serving")
-            time.sleep(0.05)
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise self._translate(error) from None
+            else:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+                time.sleep(0.05)
+        raise ServerError(
+            f"nothing serves at {self.address}, waited for {timeout:g} s; "
+            "start a server with: pyconv serve --model fashion",
+            "UNAVAILABLE",
+        )
 
     def classify(
         self,

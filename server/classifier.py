@@ -106,6 +106,8 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
         return _classify_response(classified, request.return_inputs)
 
     async def _activations(self, request: pb.ActivationsRequest) -> pb.ActivationsResponse:
+        if request.format not in pb.ActivationFormat.values():
+            raise InputError(f"format: expected 1 (tensor) or 2 (PNG), got {request.format}")
         activated = await self._inference.activations(
             _selection(request.model),
             _images(request.images),

@@ -1,0 +1,251 @@
+"""How a server starts, and how it stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from pyconv.client import Client
+from pyconv.engines.base import Array
+from pyconv.errors import ModelError, PyconvError, ServerError
+from pyconv.model import Model, Prediction
+from pyconv.server.background import BackgroundServer
+from pyconv.server.settings import ModelSpec, Settings
+
+_IMAGES = np.zeros((1, 6, 8), np.uint8)
+
+
+@pytest.fixture
+def one(settings: Settings) -> Settings:
+    """A server of a single model on a single engine."""
+    return replace(settings, models=settings.models[:1], engines=["onnxruntime"])
+
+
+def test_server_listens_on_loopback_alone(one: Settings) -> None:
+    with BackgroundServer(one) as address:
+        assert address.startswith("127.0.0.1:")
+        assert not address.endswith(":0")
+
+
+def test_server_on_ipv6(one: Settings) -> None:
+    with BackgroundServer(replace(one, host="::1")) as address, Client(address) as client:
+        assert address.startswith("[::1]:")
+        client.classify(_IMAGES)
+
+
+def test_port_that_is_taken_is_an_error(one: Settings) -> None:
+    with BackgroundServer(one) as address, Client(address) as client:
+        port = int(address.rpartition(":")[2])
+        with (
+            pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{port}: the port is tak"),
+            BackgroundServer(replace(one, port=port)),
+        ):
+            pass
+        client.classify(_IMAGES)
+
+
+def test_model_that_cannot_be_loaded_is_an_error(one: Settings, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no network")
+    before = threading.active_count()
+    with (
+        pytest.raises(ModelError, match=r"broken\.onnx"),
+        BackgroundServer(replace(one, models=[ModelSpec("broken", str(broken))])),
+    ):
+        pass
+    assert threading.active_count() == before
+
+
+def test_nothing_of_a_background_server_remains(one: Settings) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    with pytest.raises(KeyboardInterrupt), BackgroundServer(one) as address:
+        with Client(address) as client:
+            client.classify(_IMAGES)
+        raise KeyboardInterrupt
+    left = {thread.name for thread in threading.enumerate()} - before
+    assert not [name for name in left if "pyconv" in name]
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        host, _, port = address.rpartition(":")
+        probe.connect((host, int(port)))
+
+
+class _Gate:
+    """Holds every classification until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        real = Model.classify
+
+        def gated(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
+            self.entered.set()
+            assert self.open.wait(20)
+            return real(model, images, top)
+
+        monkeypatch.setattr(Model, "classify", gated)
+
+
+def _outcome(client: Client, outcomes: list[object]) -> None:
+    try:
+        outcomes.append(client.classify(_IMAGES))
+    except PyconvError as error:
+        outcomes.append(error)
+
+
+def test_stop_finishes_what_is_in_flight(one: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = _Gate(monkeypatch)
+    outcomes: list[object] = []
+    server = BackgroundServer(one)
+    with Client(server.__enter__()) as client:
+        asking = threading.Thread(target=_outcome, args=(client, outcomes))
+        asking.start()
+        assert gate.entered.wait(5)
+        stopping = threading.Thread(target=server.__exit__, args=(None, None, None))
+        stopping.start()
+        _wait_until_refused(client)
+        assert outcomes == []
+        gate.open.set()
+        stopping.join(10)
+        asking.join(10)
+    assert not stopping.is_alive()
+    (outcome,) = outcomes
+    assert not isinstance(outcome, PyconvError)
+
+
+def test_stop_gives_up_when_the_grace_is_over(
+    one: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = _Gate(monkeypatch)
+    outcomes: list[object] = []
+    server = BackgroundServer(replace(one, grace_seconds=0.1))
+    with Client(server.__enter__()) as client:
+        asking = threading.Thread(target=_outcome, args=(client, outcomes))
+        asking.start()
+        assert gate.entered.wait(5)
+        stopping = threading.Thread(target=server.__exit__, args=(None, None, None))
+        stopping.start()
+        asking.join(5)
+        (outcome,) = outcomes
+        assert isinstance(outcome, ServerError)
+        gate.open.set()
+        stopping.join(5)
+
+
+def _wait_until_refused(client: Client) -> None:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            client.models()
+        except ServerError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("a stopping server still takes requests")
+
+
+# -- The process -----------------------------------------------------------------------------------
+
+# `pyconv serve`, whose every classification takes a second.
+_SLOW_SERVER = """
+import argparse, sys, time
+from pyconv.cli import serve
+from pyconv.model import Model
+real = Model.classify
+def slow(model, images, top=1):
+    print("computing", flush=True)
+    time.sleep(1)
+    return real(model, images, top)
+Model.classify = slow
+parser = argparse.ArgumentParser()
+serve.configure(parser)
+sys.exit(serve.run(parser.parse_args(sys.argv[1:])))
+"""
+
+
+@contextmanager
+def _serving(model: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-c", _SLOW_SERVER, "--model", str(model)]
+    command += ["--engine", "onnxruntime", "--port", "0", *flags]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("serving small (onnxruntime) on 127.0.0.1:"), line
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_finishes_what_is_in_flight_and_exits_with_0(
+    small_classifier: Path, number: signal.Signals
+) -> None:
+    outcomes: list[object] = []
+    with _serving(small_classifier) as (process, address), Client(address) as client:
+        asking = threading.Thread(target=_outcome, args=(client, outcomes))
+        asking.start()
+        assert process.stdout is not None
+        assert process.stdout.readline() == "computing\n"
+        process.send_signal(number)
+        asking.join(10)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    (outcome,) = outcomes
+    assert not isinstance(outcome, PyconvError)
+
+
+def test_second_signal_does_not_wait(small_classifier: Path) -> None:
+    outcomes: list[object] = []
+    with _serving(small_classifier) as (process, address), Client(address) as client:
+        asking = threading.Thread(target=_outcome, args=(client, outcomes))
+        asking.start()
+        assert process.stdout is not None
+        assert process.stdout.readline() == "computing\n"
+        process.send_signal(signal.SIGTERM)
+        _wait_until_refused(client)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+        asking.join(10)
+    (outcome,) = outcomes
+    assert isinstance(outcome, ServerError)
+
+
+def test_client_that_vanishes_leaves_the_server_well(small_classifier: Path) -> None:
+    with _serving(small_classifier) as (process, address):
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(address, options) as channel:
+            call = channel.unary_unary("/pyconv.v1.Classifier/ListModels")
+            assert call(b"", timeout=5)
+            call.future(b"")
+        with Client(address) as client:
+            client.classify(_IMAGES)
+        assert process.poll() is None
+
+
+def test_server_imports_no_tensorflow(small_classifier: Path) -> None:
+    program = """
+import sys
+import pyconv.server.app, pyconv.server.background, pyconv.client
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ
+    )
+    loaded = set(done.stdout.split())
+    assert {"grpc", "pyconv"} <= loaded
+    assert not loaded & {"tensorflow", "keras", "tf2onnx", "matplotlib"}

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyconv
+from pyconv.client import Client, Images
+from pyconv.engines.base import Array
+from pyconv.errors import InputError, ModelError, PictureError, ServerError
+from pyconv.model import Model, Prediction
+from pyconv.server.background import BackgroundServer
+from pyconv.server.settings import ModelSpec, Settings
+
+
+@pytest.fixture(scope="module")
+def address(small_classifier: Path, small_maps: Path) -> Iterator[str]:
+    models = [ModelSpec("small", str(small_classifier)), ModelSpec("maps", str(small_maps))]
+    settings = Settings(
+        models=models,
+        engines=["onnxruntime", "native"],
+        port=0,
+        max_images=8,
+        max_message_bytes=1 << 16,
+    )
+    with BackgroundServer(settings) as address:
+        yield address
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address) as client:
+        yield client
+
+
+@pytest.fixture
+def picture(tmp_path: Path, make_png: Callable[..., bytes]) -> Path:
+    path = tmp_path / "boot.png"
+    path.write_bytes(make_png(40, 40))
+    return path
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_classify_takes_a_picture_in_any_form(client: Client, picture: Path) -> None:
+    forms: list[Images] = [picture, str(picture), picture.read_bytes(), [picture], [str(picture)]]
+    answers = [client.classify(form, model="small", top=3) for form in forms]
+    assert {answer.predictions for answer in answers} == {answers[0].predictions}
+    assert len(answers[0].predictions) == 1
+
+
+def test_classify_takes_arrays(client: Client, small_classifier: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 8), np.uint8)
+    answer = client.classify(pixels, model="small", top=2)
+    model = pyconv.load(small_classifier, engine="onnxruntime")
+    assert [list(row) for row in answer.predictions] == model.classify(pixels, top=2)
+    assert (answer.model, answer.engine) == ("small", "onnxruntime")
+    assert answer.compute_ms > 0
+    assert answer.inputs is None
+
+
+def test_classify_on_a_chosen_engine(client: Client, picture: Path) -> None:
+    assert client.classify(picture, model="small", engine="native").engine == "native"
+
+
+def test_classify_returns_what_the_network_saw(client: Client, picture: Path) -> None:
+    answer = client.classify([picture] * 2, model="small", return_inputs=True)
+    assert answer.inputs is not None
+    assert (answer.inputs.shape, answer.inputs.dtype) == ((2, 6, 8, 1), np.uint8)
+    again = client.classify(answer.inputs, model="small")
+    assert again.predictions == answer.predictions
+
+
+def test_stream_yields_errors_in_their_place(client: Client, picture: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no picture")
+    pictures = [tmp_path / "missing.png", picture, text, picture.read_bytes(), "missing.jpg"]
+    answers = list(client.classify_stream(pictures, model="small"))
+    missing, of_path, of_text, of_bytes, last = answers
+    assert isinstance(missing, PictureError)
+    assert "missing.png: cannot be read: No such file" in str(missing)
+    assert isinstance(of_text, InputError)
+    assert "notes.txt: is not a picture" in str(of_text)
+    assert isinstance(last, PictureError)
+    assert not isinstance(of_path, Exception)
+    assert not isinstance(of_bytes, Exception)
+    assert of_path.predictions == of_bytes.predictions
+
+
+def test_stream_of_a_broken_iterable_raises_its_error(client: Client, picture: Path) -> None:
+    def pictures() -> Iterator[Path]:
+        yield picture
+        raise OSError("the camera is off")
+
+    stream = client.classify_stream(pictures(), model="small")
+    assert not isinstance(next(stream), Exception)
+    with pytest.raises(OSError, match="the camera is off"):
+        next(stream)
+
+
+def test_stream_that_is_left_early_ends(client: Client, picture: Path) -> None:
+    endless = iter(lambda: picture, None)
+    stream = client.classify_stream(endless, model="small")
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    client.classify(picture, model="small")
+
+
+def test_activations(client: Client, small_classifier: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 1), np.uint8)
+    expected = pyconv.load(small_classifier, engine="onnxruntime").activations(pixels)
+    everything = client.activations(pixels, model="small")
+    assert list(everything.layers) == list(expected)
+    named = client.activations(pixels, model="small", layers=["dense", "conv2d"])
+    assert list(named.layers) == ["dense", "conv2d"]
+    chosen = client.activations(
+        pixels, model="small", layers={"conv2d": [2, 0], "dense": []}, return_inputs=True
+    )
+    assert chosen.inputs is not None
+    np.testing.assert_array_equal(chosen.inputs, pixels)
+    np.testing.assert_array_equal(chosen.layers["conv2d"], expected["conv2d"][..., [2, 0]])
+    for name in ("conv2d", "dense"):
+        np.testing.assert_array_equal(everything.layers[name], expected[name])
+        np.testing.assert_array_equal(named.layers[name], expected[name])
+
+
+def test_heat_maps(client: Client, picture: Path) -> None:
+    maps = client.heat_maps(picture, model="small", layers={"conv2d": [3], "dense": []}, cell=2)
+    assert [(item.layer, item.image, item.channel) for item in maps] == [
+        ("conv2d", 0, 3),
+        ("dense", 0, None),
+    ]
+    assert all(item.png.startswith(b"\x89PNG") and item.low <= item.high for item in maps)
+
+
+def test_models_and_description(client: Client) -> None:
+    assert client.models() == {
+        "small": ("onnxruntime", "native"),
+        "maps": ("onnxruntime", "native"),
+    }
+    description = client.describe("small")
+    assert description.labels == ("left", "right", "flat")
+    assert description.image_shape == (6, 8, 1)
+    assert [layer.name for layer in description.layers] == ["conv2d", "flatten", "dense"]
+    assert description.layers[0].shape == (4, 6, 4)
+    assert description.provenance == {"data": "made up", "seed": 7}
+    assert description.engines == ("onnxruntime", "native")
+
+
+def test_wait_ready_returns_when_the_server_serves(client: Client) -> None:
+    client.wait_ready(timeout=5)
+
+
+def test_wait_ready_waits_no_longer_than_told(nobody: str) -> None:
+    with (
+        Client(nobody) as client,
+        pytest.raises(ServerError, match="nothing serves at .*, waited for 0.2 s"),
+    ):
+        client.wait_ready(timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("ask", "kind", "message"),
+    [
+        (lambda c: c.classify(b"no picture", model="small"), InputError, "is not a picture"),
+        (lambda c: c.classify(np.zeros((1, 2, 2), "f4"), model="small"), InputError, "got (1, 2,"),
+        (lambda c: c.classify(np.zeros((1, 6, 8)), model="small"), InputError, "got float64"),
+        (lambda c: c.classify(np.zeros((1, 6, 8), "f4")), InputError, "say which one"),
+        (lambda c: c.classify(b"", model="smell"), InputError, "did you mean 'small'"),
+        (lambda c: c.classify(b"", model="small", top=0), InputError, "top: expected at least 1"),
+        (lambda c: c.classify(b"", engine="gpu"), InputError, "got 'gpu'"),
+        (lambda c: c.classify([], model="small"), InputError, "expected at least one, got none"),
+        (lambda c: c.classify("nowhere.png", model="small"), PictureError, "nowhere.png: cannot"),
+        (lambda c: c.classify(np.zeros((1, 6, 8), "f4"), model="maps"), ModelError, "classify ne"),
+        (lambda c: c.classify(np.zeros((9, 6, 8), "u1"), model="small"), ServerError, "most 8 in"),
+        (
+            lambda c: c.classify(np.zeros((2000, 6, 8), "u1"), model="small"),
+            ServerError,
+            "the message is larger than the server at 127.0.0.1:",
+        ),
+        (
+            lambda c: c.activations(b"", model="small", layers={"conv2d": [-1]}),
+            InputError,
+            "layer 'conv2d': expected channels from 0, got [-1]",
+        ),
+        (
+            lambda c: c.activations(b"", model="small", layers=[]),
+            InputError,
+            "expected at least one, or None for all",
+        ),
+        (
+            lambda c: c.activations(np.zeros((1, 6, 8), "f4"), model="small", layers=["conv"]),
+            InputError,
+            "did you mean 'conv2d'",
+        ),
+        (lambda c: c.heat_maps(b"", model="small", cell=0), InputError, "cell: expected at least"),
+        (lambda c: c.describe("nothing"), InputError, "there is no model 'nothing'"),
+    ],
+)
+def test_what_is_wrong_raises_its_kind(
+    client: Client, ask: Callable[[Client], object], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        ask(client)
+    assert type(caught.value) is kind
+    assert message in str(caught.value)
+
+
+def test_address_where_nobody_listens_says_how_to_start_a_server(nobody: str) -> None:
+    with Client(nobody) as client, pytest.raises(ServerError) as caught:
+        client.models()
+    assert caught.value.code == "UNAVAILABLE"
+    assert f"nothing answers at {nobody}" in str(caught.value)
+    assert "pyconv serve" in str(caught.value)
+
+
+def test_server_of_another_kind_is_told_apart(address: str, client: Client) -> None:
+    # Whoever speaks gRPC but not this protocol answers UNIMPLEMENTED.
+    client._stub.Classify = client._channel.unary_unary("/other.Service/Method")
+    with pytest.raises(ServerError, match="is not pyconv's"):
+        client._call(client._stub.Classify, b"")
+
+
+def test_answer_that_takes_too_long(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def slow(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
+        assert answered.wait(10)
+        return []
+
+    monkeypatch.setattr(Model, "classify", slow)
+    try:
+        with Client(address, timeout=0.2) as client, pytest.raises(ServerError) as caught:
+            client.classify(np.zeros((1, 6, 8), np.uint8), model="small")
+    finally:
+        answered.set()
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    assert "within 0.2 s" in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_senseless_timeout_is_refused(timeout: float) -> None:
+    with pytest.raises(InputError, match="timeout: expected more than 0"):
+        Client("127.0.0.1:1", timeout=timeout)
