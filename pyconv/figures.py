@@ -31,8 +31,8 @@ _GAP = 10
 _LEADING = 1.35  # the height of a line of text over its font's size
 
 # What Pillow's own font can draw besides ASCII, and what stands in for signs that it cannot.
-_DRAWABLE = frozenset("«°±´·»‘’“”…‹›™")
-_STAND_INS = str.maketrans({"×": "x", "–": "-", "—": "-", "−": "-", "→": ">"})
+_DRAWABLE = frozenset("«»°±·“”…™")
+_STAND_INS = str.maketrans({"×": "x", "–": "-", "\u2212": "-", "\u2019": "'"})
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
