@@ -22,7 +22,7 @@ def _write_small_network(path: Path, *, metadata: bool = True, classifier: bool 
     random = np.random.default_rng(7)
     weights = {
         "kernel": random.normal(size=(4, 1, 3, 3)),
-        "bias": random.normal(size=4),
+        "bias": random.normal(size=4) / 8,
         "matrix": random.normal(size=(4 * 6 * 4, 3)),
     }
     nodes = [

@@ -164,7 +164,7 @@ def test_wait_ready_returns_when_the_server_serves(client: Client) -> None:
 def test_wait_ready_waits_no_longer_than_told(nobody: str) -> None:
     with (
         Client(nobody) as client,
-        pytest.raises(ServerError, match="nothing serves at .*, waited for 0.2 s"),
+        pytest.raises(ServerError, match=r"nothing serves at .*, waited for 0\.2 s"),
     ):
         client.wait_ready(timeout=0.2)
 

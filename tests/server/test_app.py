@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -70,16 +71,22 @@ def test_model_that_cannot_be_loaded_is_an_error(one: Settings, tmp_path: Path) 
 
 
 def test_nothing_of_a_background_server_remains(one: Settings) -> None:
-    before = {thread.name for thread in threading.enumerate()}
-    with pytest.raises(KeyboardInterrupt), BackgroundServer(one) as address:
-        with Client(address) as client:
+    before = set(threading.enumerate())
+    addresses: list[str] = []
+
+    def interrupted() -> None:
+        with BackgroundServer(one) as address, Client(address) as client:
+            addresses.append(address)
             client.classify(_IMAGES)
-        raise KeyboardInterrupt
-    left = {thread.name for thread in threading.enumerate()} - before
-    assert not [name for name in left if "pyconv" in name]
-    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
-        host, _, port = address.rpartition(":")
-        probe.connect((host, int(port)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    left = set(threading.enumerate()) - before
+    assert not [thread.name for thread in left if "pyconv" in thread.name]
+    host, _, port = addresses[0].rpartition(":")
+    with socket.socket() as probe:
+        assert probe.connect_ex((host, int(port))) == errno.ECONNREFUSED
 
 
 class _Gate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -210,13 +211,15 @@ def test_a_fault_of_the_servers_is_internal_and_tells_nothing(
     def broken(model: Model, images: Array, top: int = 1) -> None:
         raise RuntimeError("a secret path")
 
-    with monkeypatch.context() as patch, pytest.raises(grpc.RpcError) as caught:
-        patch.setattr(Model, "classify", broken)
-        stub.Classify(pb.ClassifyRequest(model=_SMALL, images=_GOOD), timeout=5)
+    request = pb.ClassifyRequest(model=_SMALL, images=_GOOD)
+    monkeypatch.setattr(Model, "classify", broken)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Classify(request, timeout=5)
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in caught.value.details()
     assert "RuntimeError: a secret path" in caplog.text
-    stub.Classify(pb.ClassifyRequest(model=_SMALL, images=_GOOD), timeout=5)
+    monkeypatch.undo()
+    stub.Classify(request, timeout=5)
 
 
 # -- ClassifyStream --------------------------------------------------------------------------------
@@ -263,10 +266,10 @@ def test_stream_of_nothing_is_answered_by_nothing(stub: _Stub) -> None:
 
 @pytest.mark.usefixtures("still_alive")
 def test_a_client_that_vanishes_from_a_stream_leaves_the_server_well(address: str) -> None:
+    good = pb.ClassifyStreamRequest(request=pb.ClassifyRequest(model=_SMALL, images=_GOOD))
     for _ in range(5):
         with grpc.insecure_channel(address) as channel:
-            good = pb.ClassifyRequest(model=_SMALL, images=_GOOD)
-            endless = iter(lambda: pb.ClassifyStreamRequest(request=good), None)
+            endless = itertools.repeat(good)
             stream = classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream(endless)
             assert next(stream).HasField("response")
             # The channel closes with requests and answers under way.

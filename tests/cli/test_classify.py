@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pyconv
+from pyconv import pictures
+from pyconv.cli import main
+from pyconv.server.background import BackgroundServer
+from pyconv.server.settings import ModelSpec, Settings
+
+_Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_png: Callable[..., bytes]) -> Path:
+    """Holds boot.png, shirt.png and notes.txt."""
+    for seed, name in enumerate(("boot.png", "shirt.png")):
+        (tmp_path / name).write_bytes(make_png(30, 40, seed))
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def address(small_classifier: Path) -> Iterator[str]:
+    settings = Settings(
+        models=[ModelSpec("shoes", str(small_classifier))], engines=["onnxruntime"], port=0
+    )
+    with BackgroundServer(settings) as address:
+        yield address
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+def test_classify_without_a_server_says_what_the_model_says(
+    folder: Path, small_classifier: Path, engine: str, capsys: _Output
+) -> None:
+    paths = [str(folder / "boot.png"), str(folder / "shirt.png")]
+    flags = ["--model", str(small_classifier), "--engine", engine, "--top", "2", "--json"]
+    assert main(["classify", *paths, *flags]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["model"], facts["engine"]) == ("small", engine)
+    model = pyconv.load(small_classifier, engine=engine)  # type: ignore[arg-type]
+    assert model.input_contract is not None
+    expected = model.classify(pictures.prepare_all(paths, model.input_contract), top=2)
+    assert [result["picture"] for result in facts["results"]] == paths
+    for result, predictions in zip(facts["results"], expected, strict=True):
+        assert result["predictions"] == [
+            {"label": item.label, "index": item.index, "probability": item.probability}
+            for item in predictions
+        ]
+        assert result["compute_ms"] > 0
+
+
+def test_classify_leaves_no_server_behind(folder: Path, small_classifier: Path) -> None:
+    before = set(threading.enumerate())
+    flags = ["--model", str(small_classifier), "--engine", "onnxruntime"]
+    assert main(["classify", str(folder / "boot.png"), *flags]) == 0
+    assert main(["classify", str(folder / "notes.txt"), *flags]) == 1
+    left = set(threading.enumerate()) - before
+    assert not [thread.name for thread in left if "pyconv" in thread.name]
+
+
+def test_classify_through_a_server(address: str, folder: Path, capsys: _Output) -> None:
+    assert main(["classify", str(folder / "boot.png"), "--server", address]) == 0
+    heading, row, blank, footer = capsys.readouterr().out.rstrip().split("\n")
+    assert heading.split() == ["picture", "label", "probability"]
+    name, label, probability = row.split()
+    assert name == str(folder / "boot.png")
+    assert label in ("left", "right", "flat")
+    assert 1 / 3 <= float(probability) <= 1
+    assert blank == ""
+    assert footer.startswith("shoes on onnxruntime: ")
+
+
+def test_classify_names_what_cannot_be_read_and_goes_on(
+    address: str, folder: Path, capsys: _Output
+) -> None:
+    names = ["missing.png", "boot.png", "notes.txt", "shirt.png"]
+    paths = [str(folder / name) for name in names]
+    assert main(["classify", *paths, "--server", address]) == 1
+    output = capsys.readouterr()
+    assert "boot.png" in output.out
+    assert "shirt.png" in output.out
+    missing, notes = output.err.splitlines()
+    assert missing == f"pyconv classify: {paths[0]}: cannot be read: No such file or directory"
+    assert notes.startswith(f"pyconv classify: {paths[2]}: is not a picture")
+
+
+def test_classify_tells_of_failures_in_json(address: str, folder: Path, capsys: _Output) -> None:
+    paths = [str(folder / "notes.txt"), str(folder / "boot.png")]
+    assert main(["classify", *paths, "--server", address, "--json"]) == 1
+    failed, answered = json.loads(capsys.readouterr().out)["results"]
+    assert "is not a picture" in failed["error"]
+    assert "predictions" not in failed
+    assert "error" not in answered
+
+
+def test_classify_saves_what_the_network_saw(
+    address: str, folder: Path, make_png: Callable[..., bytes], capsys: _Output
+) -> None:
+    (folder / "other").mkdir()
+    (folder / "other" / "boot.png").write_bytes(make_png(50, 50, 9))
+    paths = [str(folder / "boot.png"), str(folder / "other" / "boot.png")]
+    flags = ["--server", address, "--save-input", str(folder / "seen"), "--json"]
+    assert main(["classify", *paths, *flags]) == 0
+    saved = [result["input"] for result in json.loads(capsys.readouterr().out)["results"]]
+    assert saved == [str(folder / "seen" / "boot.png"), str(folder / "seen" / "boot-2.png")]
+    images = [np.asarray(Image.open(path)) for path in saved]
+    assert [image.shape for image in images] == [(6, 8), (6, 8)]
+    assert not np.array_equal(*images)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "nothing"], "there is no model 'nothing'"),
+        (["--engine", "native"], "not loaded on the engine 'native' here; it is on onnxruntime"),
+        (["--top", "0"], "--top: expected at least 1, got 0"),
+    ],
+)
+def test_classify_with_a_wrong_flag_is_one_error(
+    address: str, folder: Path, flags: list[str], message: str, capsys: _Output
+) -> None:
+    paths = [str(folder / "boot.png"), str(folder / "shirt.png")]
+    assert main(["classify", *paths, "--server", address, *flags]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    assert message in line
+
+
+def test_classify_where_nobody_listens(folder: Path, capsys: _Output) -> None:
+    assert main(["classify", str(folder / "boot.png"), "--server", "127.0.0.1:1"]) == 1
+    assert "nothing answers at 127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_classify_with_a_broken_model(folder: Path, capsys: _Output) -> None:
+    flags = ["--model", str(folder / "notes.txt")]
+    assert main(["classify", str(folder / "boot.png"), *flags]) == 1
+    assert "notes.txt: not an ONNX file" in capsys.readouterr().err

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyconv.cli import main
+from pyconv.client import Client
+
+
+def test_serve_tells_where_and_stops_cleanly(small_classifier: Path) -> None:
+    command = [sys.executable, "-m", "pyconv", "serve", "--model", f"shoes={small_classifier}"]
+    command += ["--engine", "both", "--port", "0", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        facts = json.loads(process.stdout.readline())
+        assert facts["models"] == ["shoes"]
+        assert facts["engines"] == ["native", "onnxruntime"]
+        with Client(facts["address"]) as client:
+            client.wait_ready()
+            assert client.models() == {"shoes": ("native", "onnxruntime")}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stdout.read() == ""
+        assert process.stderr.read() == ""
+
+
+def test_serve_on_a_port_that_is_taken(
+    small_classifier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        model = ["--model", str(small_classifier), "--engine", "onnxruntime"]
+        assert main(["serve", *model, "--port", str(port)]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"pyconv serve: cannot listen on 127.0.0.1:{port}: the port is taken" in output.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "nowhere.onnx"], "there is no model 'nowhere.onnx'"),
+        (["--model", "=x"], "expected NAME=PATH"),
+        (["--model", "x=a.onnx", "--model", "x=b.onnx"], "the name 'x' is given twice"),
+        (["--model", "a.onnx", "--port", "70000"], "port: expected 0 to 65535"),
+        (["--model", "a.onnx", "--max-message", "0"], "max_message_bytes: expected at least 1"),
+        (["--model", "a.onnx", "--concurrency", "0"], "concurrency: expected at least 1"),
+    ],
+)
+def test_serve_that_cannot_start(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *flags]) == 1
+    assert message in capsys.readouterr().err
