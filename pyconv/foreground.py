@@ -126,7 +126,7 @@ def _background(colors: Floats, weights: Floats, degree: int) -> Floats:
         solution: Floats = np.linalg.lstsq(terms * root, values * root, rcond=None)[0]
         return solution
 
-    surface = np.zeros((terms.shape[1], channels))
+    surface: Floats = np.zeros((terms.shape[1], channels))
     surface[0] = np.median(values[prior == prior.max()], axis=0)
     for _ in range(15):
         surface = fit(prior / np.maximum(_size(values - terms @ surface), 0.01))
