@@ -141,9 +141,9 @@ def _classify(client: Client, model: str) -> list[Sample]:
 
 
 def _expected(file: Path, labels: Sequence[str]) -> str:
-    """The label that a sample's file is named after: `t-shirt-top.png` is `T-shirt/top`."""
+    """The label that a sample's file is named after: `t-shirt.png` is `T-shirt/top`."""
     for label in labels:
-        if re.sub("[^a-z0-9]+", "-", label.lower()) == file.stem:
+        if file.stem == re.sub("[^a-z0-9]+", "-", label.partition("/")[0].lower()):
             return label
     raise ModelError(f"{file}: the sample is named after none of the labels {', '.join(labels)}")
 
