@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from pyconv import data
@@ -104,20 +105,14 @@ _CLOTHING = {
 
 
 def curve(points: Stroke, steps: int = 24) -> Stroke:
-    """A smooth curve through points (Catmull-Rom)."""
-    padded = [points[0], *points, points[-1]]
-    result = []
-    for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
-        for step in range(steps):
-            t = step / steps
-            result.append(
-                tuple(
-                    0.5 * (2 * q + (r - p) * t + (2 * p - 5 * q + 4 * r - s) * t * t
-                           + (3 * q - p - 3 * r + s) * t**3)
-                    for p, q, r, s in zip(a, b, c, d, strict=True)
-                )
-            )  # fmt: skip
-    return [*result, points[-1]]
+    """A smooth curve through points (Catmull-Rom), each piece of it in so many steps."""
+    knots = np.array([points[0], *points, points[-1]])
+    t = np.linspace(0, 1, steps, endpoint=False)[:, np.newaxis]
+    pieces = [
+        a + 0.5 * t * (c - a0 + t * (2 * a0 - 5 * a + 4 * c - d + t * (3 * (a - c) + d - a0)))
+        for a0, a, c, d in zip(knots, knots[1:], knots[2:], knots[3:], strict=False)
+    ]
+    return [(float(x), float(y)) for x, y in [*np.concatenate(pieces), knots[-1]]]
 
 
 def draw_digit(digit: int) -> Image.Image:

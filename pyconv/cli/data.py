@@ -1,8 +1,8 @@
 """Find, fetch and look at MNIST and Fashion-MNIST.
 
-A data set is looked for in the folder that PYCONV_DATA_DIR names, in the user's cache folder and in
-Debian's /usr/share/datasets. Where it is in none of them, it is downloaded into the cache when it is
-first needed; every file's content is checked by its SHA-256.
+A data set is looked for in the folder that PYCONV_DATA_DIR names, in the user's cache folder and
+in Debian's /usr/share/datasets. Where it is in none of them, it is downloaded into the cache when
+it is first needed. Every file's content is checked by its SHA-256.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fetch = actions.add_parser(
         "fetch",
         help="have data sets in the cache: download what is missing or broken",
-        description="Download what the cache lacks, unless the data set is elsewhere on this machine.",
+        description="Download what the cache lacks, unless the data set is elsewhere already.",
     )
     fetch.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{_NAME}; several or none for all (default: all)"
