@@ -122,7 +122,7 @@ class Location:
 
     name: str
     origin: str
-    files: tuple[Path, Path, Path, Path]
+    files: tuple[Path, ...]
 
     @property
     def folder(self) -> Path:
@@ -157,10 +157,10 @@ class _Published:
 
     labels: tuple[str, ...]
     mirrors: tuple[str, ...]
-    files: tuple[_File, _File, _File, _File]
+    files: tuple[_File, ...]
 
 
-def _files(*hashes: str) -> tuple[_File, _File, _File, _File]:
+def _files(*hashes: str) -> tuple[_File, ...]:
     train_images, train_labels, test_images, test_labels = hashes
     return (
         _File("train-images-idx3-ubyte", (60000, 28, 28), train_images),
@@ -295,7 +295,7 @@ def fetch(name: str) -> Location:
     published = _published(name)
     folder = cache_folder() / name
     paths = [_download(file, published.mirrors, folder) for file in published.files]
-    return Location(name, "cache", (paths[0], paths[1], paths[2], paths[3]))
+    return Location(name, "cache", tuple(paths))
 
 
 def cache_folder() -> Path:
@@ -316,7 +316,7 @@ def _search(name: str, published: _Published, origin: str, folder: Path) -> Loca
         found = {file.name: _find(place, file.name) for file in published.files}
         paths = [path for path in found.values() if path is not None]
         if len(paths) == len(found):
-            return Location(name, origin, (paths[0], paths[1], paths[2], paths[3]))
+            return Location(name, origin, tuple(paths))
         # In the cache, files are missing where a download was interrupted: it is just resumed.
         if paths and origin != "cache":
             missing = ", ".join(file for file, path in found.items() if path is None)

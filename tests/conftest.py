@@ -12,6 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from pyconv import data
+from pyconv.data import Dataset
 from pyconv.metadata import InputContract, Layer, Metadata, OutputContract
 
 _LABELS = ("left", "right", "flat")
@@ -95,3 +97,21 @@ def make_png() -> Callable[..., bytes]:
         return file.getvalue()
 
     return make
+
+
+def _whole(name: str) -> Dataset:
+    if data.locate(name) is None:
+        pytest.skip(f"{name} is not on this machine: set PYCONV_DATA_DIR, or pyconv data fetch")
+    return data.load(name)
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Dataset:
+    """All of MNIST, for tests marked `data`; nothing is downloaded."""
+    return _whole("mnist")
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> Dataset:
+    """All of Fashion-MNIST, for tests marked `data`; nothing is downloaded."""
+    return _whole("fashion-mnist")
