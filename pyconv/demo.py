@@ -22,8 +22,8 @@ ENGINES: tuple[EngineName, ...] = ("native", "onnxruntime")
 TOLERANCE = 1e-5
 """The most by which a probability may differ between the engines."""
 
-_WARM_UP_ROUNDS = 3
-_ROUNDS = 20
+_WARM_UP_ROUNDS = 1
+_ROUNDS = 10
 _FIGURE_ROWS = 3
 
 
