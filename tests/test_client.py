@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyconv
-from pyconv.client import Client, Images
+from pyconv.client import Client, Images, Picture
 from pyconv.engines.base import Array
 from pyconv.errors import InputError, ModelError, PictureError, ServerError
 from pyconv.model import Model, Prediction
@@ -76,7 +76,8 @@ def test_classify_on_a_chosen_engine(client: Client, picture: Path) -> None:
 def test_classify_returns_what_the_network_saw(client: Client, picture: Path) -> None:
     answer = client.classify([picture] * 2, model="small", return_inputs=True)
     assert answer.inputs is not None
-    assert (answer.inputs.shape, answer.inputs.dtype) == ((2, 6, 8, 1), np.uint8)
+    assert answer.inputs.shape == (2, 6, 8, 1)
+    assert answer.inputs.dtype == np.uint8
     again = client.classify(answer.inputs, model="small")
     assert again.predictions == answer.predictions
 
@@ -84,7 +85,13 @@ def test_classify_returns_what_the_network_saw(client: Client, picture: Path) ->
 def test_stream_yields_errors_in_their_place(client: Client, picture: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
-    pictures = [tmp_path / "missing.png", picture, text, picture.read_bytes(), "missing.jpg"]
+    pictures: list[Picture] = [
+        tmp_path / "missing.png",
+        picture,
+        text,
+        picture.read_bytes(),
+        "missing.jpg",
+    ]
     answers = list(client.classify_stream(pictures, model="small"))
     missing, of_path, of_text, of_bytes, last = answers
     assert isinstance(missing, PictureError)

@@ -111,9 +111,9 @@ def test_classify_saves_what_the_network_saw(
     assert main(["classify", *paths, *flags]) == 0
     saved = [result["input"] for result in json.loads(capsys.readouterr().out)["results"]]
     assert saved == [str(folder / "seen" / "boot.png"), str(folder / "seen" / "boot-2.png")]
-    images = [np.asarray(Image.open(path)) for path in saved]
-    assert [image.shape for image in images] == [(6, 8), (6, 8)]
-    assert not np.array_equal(*images)
+    first, second = (np.asarray(Image.open(path)) for path in saved)
+    assert first.shape == second.shape == (6, 8)
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize(

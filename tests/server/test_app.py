@@ -25,6 +25,8 @@ from pyconv.errors import ModelError, PyconvError, ServerError
 from pyconv.model import Model, Prediction
 from pyconv.server.background import BackgroundServer
 from pyconv.server.settings import ModelSpec, Settings
+from pyconv.v1 import classifier_pb2 as pb
+from pyconv.v1 import classifier_pb2_grpc
 
 _IMAGES = np.zeros((1, 6, 8), np.uint8)
 
@@ -236,9 +238,9 @@ def test_client_that_vanishes_leaves_the_server_well(small_classifier: Path) -> 
     with _serving(small_classifier) as (process, address):
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(address, options) as channel:
-            call = channel.unary_unary("/pyconv.v1.Classifier/ListModels")
-            assert call(b"", timeout=5)
-            call.future(b"")
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            assert stub.ListModels(pb.ListModelsRequest(), timeout=5).models
+            stub.ListModels.future(pb.ListModelsRequest())
         with Client(address) as client:
             client.classify(_IMAGES)
         assert process.poll() is None

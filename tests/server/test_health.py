@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import grpc
 import pytest
@@ -18,18 +19,22 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
+def _health(channel: grpc.Channel) -> Any:
+    return health_pb2_grpc.HealthStub(channel)
+
+
 @pytest.mark.parametrize("service", ["", _CLASSIFIER])
 def test_check_of_a_service(channel: grpc.Channel, service: str) -> None:
     request = health_pb2.HealthCheckRequest(service=service)
-    assert health_pb2_grpc.HealthStub(channel).Check(request, timeout=5).status == _SERVING
+    assert _health(channel).Check(request, timeout=5).status == _SERVING
 
 
 def test_check_of_an_unknown_service(channel: grpc.Channel) -> None:
     request = health_pb2.HealthCheckRequest(service="no.such.Service")
     with pytest.raises(grpc.RpcError) as caught:
-        health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
+        _health(channel).Check(request, timeout=5)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert "no.such.Service" in caught.value.details()
+    assert "no.such.Service" in str(caught.value.details())
 
 
 def test_watchers_hear_of_the_stop_and_do_not_delay_it(settings: Settings) -> None:
@@ -38,7 +43,7 @@ def test_watchers_hear_of_the_stop_and_do_not_delay_it(settings: Settings) -> No
 
     def watch(channel: grpc.Channel, key: str, service: str) -> None:
         request = health_pb2.HealthCheckRequest(service=service)
-        stream = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=30)
+        stream = _health(channel).Watch(request, timeout=30)
         heard[key] = [next(stream).status]
         started.wait(10)
         heard[key].extend(answer.status for answer in stream)
@@ -71,7 +76,7 @@ def test_watchers_hear_of_the_stop_and_do_not_delay_it(settings: Settings) -> No
 
 
 def test_reflection_tells_the_whole_protocol(channel: grpc.Channel) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=_CLASSIFIER),
