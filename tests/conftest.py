@@ -36,7 +36,8 @@ def _write_small_network(path: Path, *, metadata: bool = True, classifier: bool 
         helper.make_node("MatMul", ["flat", "matrix"], ["dense"]),
         helper.make_node("Softmax", ["dense"], ["scores"], axis=-1),
     ]
-    output, shape = ("scores", ["n", 3]) if classifier else ("relu", ["n", 4, 4, 6])
+    output = "scores" if classifier else "relu"
+    shape: list[str | int] = ["n", 3] if classifier else ["n", 4, 4, 6]
     graph = helper.make_graph(
         nodes if classifier else nodes[:3],
         "small",
