@@ -287,9 +287,10 @@ def _colored(values: NDArray[Any], value_range: tuple[float, float] | None) -> I
             raise InputError(f"value_range: expected (lowest, highest), got {value_range}")
     else:
         low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    # Halves, since the difference of two doubles may exceed the largest double.
-    span = (high / 2 - low / 2) or 1.0
-    shares = np.clip((array / 2 - low / 2) / span, 0.0, 1.0)
+    # Halves where the difference of two doubles exceeds the largest double.
+    part = 1.0 if math.isfinite(float(high) - float(low)) else 0.5
+    span = (high * part - low * part) or 1.0
+    shares = np.clip((array * part - low * part) / span, 0.0, 1.0)
     missing = np.isnan(shares)
     colors = INFERNO[np.rint(np.where(missing, 0.0, shares) * 255).astype(np.uint8)]
     colors[missing] = _NOT_A_NUMBER

@@ -46,7 +46,7 @@ def ink(pixels: Pixels) -> Floats | None:
     deviation = colors - _background(colors, weights, degree=2)
     size = _size(deviation)
     noise = _noise(size)
-    candidates = size[size > max(_LEAST_INK, 5 * noise)]
+    candidates = size[size > _threshold(_LEAST_INK, noise)]
     if not candidates.size:
         return None
     # A mean that the many pixels with a trace of ink (edges, JPEG's ripples) hardly lower.
@@ -77,13 +77,18 @@ def clothing(pixels: Pixels) -> Floats | None:
         None where no object stands out.
     """
     grey = pixels[:, :, np.newaxis] / 255.0
-    # Clothing may fill most of the picture: only the edge is sure to show the background.
-    frame = np.zeros(pixels.shape, np.bool_)
-    frame[0] = frame[-1] = frame[:, 0] = frame[:, -1] = True
-    background = _background(grey, frame.astype(np.float64), degree=1)[:, :, 0]
+    # Clothing may fill most of the picture and touch its edge: only the corners are nearly sure to
+    # show the background.
+    frame = np.zeros(pixels.shape)
+    frame[0] = frame[-1] = frame[:, 0] = frame[:, -1] = 1.0
+    y, x = (max(1, side // 8) for side in pixels.shape)
+    for rows in (slice(y), slice(-y, None)):
+        for columns in (slice(x), slice(-x, None)):
+            frame[rows, columns] *= 4.0
+    background = _background(grey, frame, degree=1)[:, :, 0]
     deviation = grey[:, :, 0] - background
-    noise = _noise(deviation[frame])
-    threshold = max(_LEAST_LIGHT, 5 * noise)
+    noise = _noise(deviation[frame == frame.max()])
+    threshold = _threshold(_LEAST_LIGHT, noise)
     size = np.abs(deviation)
     shape = _significant(size, size > threshold, noise)
     if not shape.any():
@@ -123,8 +128,8 @@ def _background(colors: Floats, weights: Floats, degree: int) -> Floats:
 
     def fit(weight: Floats) -> Floats:
         root = np.sqrt(weight)[:, np.newaxis]
-        solution: Floats = np.linalg.lstsq(terms * root, values * root, rcond=None)[0]
-        return solution
+        solution = np.linalg.lstsq(terms * root, values * root, rcond=None)[0]
+        return solution.astype(np.float64)
 
     surface: Floats = np.zeros((terms.shape[1], channels))
     surface[0] = np.median(values[prior == prior.max()], axis=0)
@@ -139,6 +144,11 @@ def _size(colors: Floats) -> Floats:
     """The length of each colour, over the last axis."""
     size: Floats = np.sqrt((colors**2).sum(axis=-1))
     return size
+
+
+def _threshold(least: float, noise: float) -> float:
+    """The deviation that is none of noise's, unless what was taken for noise is the object."""
+    return max(least, min(5 * noise, 0.25))
 
 
 def _noise(deviations: Floats) -> float:
