@@ -59,7 +59,7 @@ class Activations:
     """What a server said to `Client.activations`.
 
     Attributes:
-        layers: by layer name, float32 in Keras' layout: (n, h, w, channels), or (n, units).
+        layers: by layer name, float32 with the channels last: (n, h, w, channels), or (n, units).
         model: the name of the model that answered.
         engine: the engine that ran it.
         prepare_ms: the server's time for decoding and preparing the pictures, wall clock.
@@ -335,7 +335,7 @@ class Client:
         request.return_inputs = return_inputs
         response = self._call(self._stub.Activations, request)
         return Activations(
-            layers={layer.name: tensor_from_wire(layer.tensor) for layer in response.layers},
+            layers={layer.name: _channels_last(layer) for layer in response.layers},
             **_run(response),
         )
 
@@ -538,6 +538,11 @@ def _run(response: pb.ClassifyResponse | pb.ActivationsResponse) -> dict[str, An
         "compute_ms": response.timing.compute_ms,
         "inputs": tensor_from_wire(response.inputs) if response.HasField("inputs") else None,
     }
+
+
+def _channels_last(layer: pb.LayerActivation) -> Array:
+    array = tensor_from_wire(layer.tensor)
+    return np.moveaxis(array, layer.channel_axis, -1) if array.ndim > 1 else array
 
 
 def _engines(values: Iterable[int]) -> Sequence[EngineName]:

@@ -18,8 +18,9 @@ from pyconv.server.settings import ModelSpec, Settings
 
 
 @pytest.fixture(scope="module")
-def address(small_classifier: Path, small_maps: Path) -> Iterator[str]:
-    models = [ModelSpec("small", str(small_classifier)), ModelSpec("maps", str(small_maps))]
+def address(small_classifier: Path, small_maps: Path, small_unexplained: Path) -> Iterator[str]:
+    paths = (small_classifier, small_maps, small_unexplained)
+    models = [ModelSpec(path.stem, str(path)) for path in paths]
     settings = Settings(
         models=models,
         engines=["onnxruntime", "native"],
@@ -141,6 +142,16 @@ def test_activations(client: Client, small_classifier: Path) -> None:
         np.testing.assert_array_equal(named.layers[name], expected[name])
 
 
+def test_activations_of_a_file_without_a_layer_map_have_their_channels_last(
+    client: Client,
+) -> None:
+    images = np.random.default_rng(0).normal(size=(2, 6, 8, 1)).astype(np.float32)
+    relu = client.activations(images, model="plain", layers={"relu": [3, 1]}).layers["relu"]
+    conv2d = client.activations(images, model="small", layers={"conv2d": [3, 1]}).layers["conv2d"]
+    assert relu.shape == (2, 4, 6, 2)
+    np.testing.assert_allclose(relu, conv2d, rtol=1e-6)
+
+
 def test_heat_maps(client: Client, picture: Path) -> None:
     maps = client.heat_maps(picture, model="small", layers={"conv2d": [3], "dense": []}, cell=2)
     assert [(item.layer, item.image, item.channel) for item in maps] == [
@@ -154,6 +165,7 @@ def test_models_and_description(client: Client) -> None:
     assert client.models() == {
         "small": ("onnxruntime", "native"),
         "maps": ("onnxruntime", "native"),
+        "plain": ("onnxruntime", "native"),
     }
     description = client.describe("small")
     assert description.labels == ("left", "right", "flat")
