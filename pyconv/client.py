@@ -153,7 +153,8 @@ class Client:
 
     Args:
         address: `HOST:PORT`.
-        timeout: seconds to wait for an answer; for a stream, for the whole of it.
+        timeout: seconds to wait for an answer. A stream has no limit: its pictures may come as
+            slowly as they like.
     """
 
     def __init__(self, address: str, *, timeout: float = 30.0) -> None:
@@ -289,7 +290,7 @@ class Client:
                     yield pb.ClassifyStreamRequest(id=str(place), request=request)
 
         place = 0
-        stream = self._stub.ClassifyStream(requests(), timeout=self.timeout)
+        stream = self._stub.ClassifyStream(requests())
         try:
             for item in stream:
                 while place < int(item.id):
