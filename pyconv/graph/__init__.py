@@ -1,0 +1,1 @@
+"""The compiler: ONNX file → checked → typed IR → passes → native program (docs/compiler.md)."""

@@ -1,0 +1,178 @@
+"""Checked ONNX contents → IR, for given input shapes.
+
+What is known when the model is loaded is computed here and never again; every other node goes
+through its operator's import function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pyconv.errors import ModelError, UnsupportedOperatorError
+from pyconv.graph.batch import Batch, BatchError, Dim, Shape, element_count, has_batch
+from pyconv.graph.constants import Known, evaluate
+from pyconv.graph.ir import Graph, TensorType
+from pyconv.graph.operators import OPERATORS, Context, Unsupported
+from pyconv.graph.reader import OnnxFile, OnnxNode
+
+
+@dataclass(slots=True)
+class Network:
+    """An ONNX graph in the IR, before anybody has said what is wanted of it.
+
+    Attributes:
+        graph: every computed tensor; it has no outputs yet.
+        known: every tensor that is known without running anything, weights included.
+        parameters: by ONNX tensor, how many weights its node has: elements of the constant float
+            inputs that have an axis.
+    """
+
+    graph: Graph
+    known: dict[str, Known]
+    parameters: dict[str, int] = field(default_factory=dict)
+
+    def shape(self, tensor: str) -> Shape | None:
+        """The shape of an ONNX tensor; None where the graph has no such tensor."""
+        if tensor in self.known:
+            return tuple(self.known[tensor].values.shape)
+        return self.graph.shape(tensor) if tensor in self.graph.types else None
+
+
+def missing_operators(file: OnnxFile) -> list[str]:
+    """The operators that the native engine would have to have and lacks, sorted.
+
+    Nodes whose inputs are all known need no native operator.
+    """
+    known = set(file.constants)
+    missing = set()
+    for node in file.nodes:
+        if _is_known(node, known):
+            known.update(node.outputs)
+        elif node.operator not in OPERATORS:
+            missing.add(node.operator)
+    return sorted(missing)
+
+
+def unsupported(file: OnnxFile, uses: Mapping[str, str]) -> UnsupportedOperatorError:
+    """The error that names all that is missing.
+
+    Args:
+        file: the model.
+        uses: by operator, what of it is missing, such as `"Cast to float64"`.
+    """
+    count = "an operator" if len(uses) == 1 else f"{len(uses)} operators"
+    return UnsupportedOperatorError(
+        f"{file.path}: the native engine lacks {count} that this network needs: "
+        f"{', '.join(uses[name] for name in sorted(uses))}; "
+        'load it with engine="onnxruntime"',
+        uses,
+    )
+
+
+def batch_shapes(file: OnnxFile, given: Mapping[str, Shape] | None = None) -> dict[str, Shape]:
+    """The shape of every input, a free leading axis being the batch.
+
+    Args:
+        file: the model.
+        given: shapes that arrays came with; they settle the other free axes.
+
+    Raises:
+        BatchError: an axis is free that is not the first, and nothing was given.
+    """
+    shapes: dict[str, Shape] = {}
+    for info in file.inputs:
+        declared = info.shape
+        if declared is None:
+            if given is None:
+                raise BatchError(f"the input {info.name!r} may have any shape")
+            declared = (None, *given[info.name][1:]) if given[info.name] else ()
+        sizes: list[Dim] = []
+        for axis, size in enumerate(declared):
+            if size is None and axis == 0:
+                sizes.append(Batch())
+            elif size is None and given is None:
+                raise BatchError(f"axis {axis} of the input {info.name!r} may have any size")
+            else:
+                sizes.append(given[info.name][axis] if size is None and given else size or 0)
+        shapes[info.name] = tuple(sizes)
+    batched = [has_batch(shape) for shape in shapes.values()]
+    if any(batched) and not all(batched):
+        raise BatchError("only some of the inputs have a batch")
+    return shapes
+
+
+def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
+    """Import a whole file for given input shapes.
+
+    Raises:
+        BatchError: some tensor cannot be computed for every batch size at once.
+        ModelError: the graph is not consistent.
+        UnsupportedOperatorError: a use of an operator that the native engine lacks.
+    """
+    graph = Graph(inputs=[info.name for info in file.inputs])
+    for info in file.inputs:
+        graph.types[info.name] = TensorType(shapes[info.name], info.dtype)
+    network = Network(
+        graph, {name: Known.of(array) for name, array in file.constants.items()}
+    )
+    lacking: dict[str, str] = {}
+    unusable: set[str] = set()  # what follows from something that is missing
+    for node in file.nodes:
+        if any(name in unusable for name in node.inputs):
+            unusable.update(node.outputs)
+            continue
+        try:
+            _import_node(file, node, network)
+        except Unsupported as use:
+            lacking.setdefault(node.operator, str(use))
+            unusable.update(node.outputs)
+        except ModelError as error:
+            raise ModelError(f"{file.path}: {node}: {error}") from error
+    if lacking:
+        raise unsupported(file, lacking)
+    return network
+
+
+def _import_node(file: OnnxFile, node: OnnxNode, network: Network) -> None:
+    known = network.known
+    if node.operator in ("Shape", "Size") and node.inputs[0] in network.graph.types:
+        _know_shape(node, network)
+        return
+    if _is_known(node, known):
+        inputs = [known[name] if name else None for name in node.inputs]
+        results = evaluate(node, inputs, file.opset)
+        known.update(zip(node.outputs, results, strict=False))
+        return
+    if node.operator not in OPERATORS:
+        raise Unsupported(node.operator)
+    OPERATORS[node.operator](Context(node, file.opset, network.graph, known))
+    weights = [known[name] for name in node.inputs if name in known]
+    network.parameters[node.outputs[0]] = sum(
+        item.values.size for item in weights if item.dtype == "float32" and item.values.ndim > 0
+    )
+
+
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+           "RandomUniformLike")
+_CONTROL_FLOW = ("If", "Loop", "Scan")  # their bodies may see tensors that are no inputs
+
+
+def _is_known(node: OnnxNode, known: Container[str]) -> bool:
+    if node.operator in ("Shape", "Size"):
+        return True
+    if node.operator in _RANDOM or node.operator in _CONTROL_FLOW:
+        return False
+    return all(name in known for name in node.inputs if name)
+
+
+def _know_shape(node: OnnxNode, network: Network) -> None:
+    shape = network.graph.shape(node.inputs[0])
+    if node.operator == "Size":
+        values = np.array(element_count(shape), object)
+    else:
+        start, end = node.attributes.get("start", 0), node.attributes.get("end")
+        values = np.array([*shape[start:end]], object)
+    network.known[node.outputs[0]] = Known.of(values)

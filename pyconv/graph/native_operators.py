@@ -1,0 +1,293 @@
+"""The native operators as the compiler sees them: the shape each makes and what it costs.
+
+The C++ checks the same when a program is built; the compiler has to know earlier, and without
+packing weights. `lower` compares the two shapes at every step.
+
+How operations are counted, for one image:
+
+| operator | floating-point operations |
+|---|---|
+| `conv2d` | 2 · kernel height · kernel width · in / groups · out · output height · output width |
+| `dense` | 2 · in · out, for each row |
+| pools | window's elements · outputs; a global pool's window is the map |
+| `softmax`, `log_softmax` | 5 an element: maximum, difference, exponential, sum, quotient |
+| `activation` and arithmetic | 1 an element |
+| `reduce` | 1 for each element that goes in |
+| `concat`, `pad`, `slice`, `transpose`, `reshape` | 0 |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyconv.errors import ModelError
+from pyconv.graph.batch import Batch, BatchError, Dim, Shape, element_count, fixed, per_image, text
+
+Attributes = Mapping[str, Any]
+Infer = Callable[[Attributes, Sequence[Shape]], Shape]
+Flops = Callable[[Attributes, Sequence[Shape], Shape], int]
+
+
+@dataclass(frozen=True, slots=True)
+class NativeOperator:
+    """What the compiler knows of a native operator.
+
+    Attributes:
+        infer: the output's shape from attributes and input shapes. Raises ModelError where they do
+            not fit, BatchError where they do not for every batch size.
+        flops: operations for one image, from attributes, input shapes and the output's shape.
+    """
+
+    infer: Infer
+    flops: Flops
+
+
+def infer(op: str, attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    """The shape that an operator makes."""
+    return NATIVE_OPERATORS[op].infer(attributes, inputs)
+
+
+def flops(op: str, attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    """The floating-point operations of an operator for one image, by the rule above."""
+    return NATIVE_OPERATORS[op].flops(attributes, inputs, output)
+
+
+def broadcast(a: Shape, b: Shape) -> Shape:
+    """The shape of two operands' broadcast.
+
+    Raises:
+        ModelError: they do not broadcast.
+        BatchError: whether they do depends on the batch.
+    """
+    rank = max(len(a), len(b))
+    full_a: Shape = (1,) * (rank - len(a)) + a
+    full_b: Shape = (1,) * (rank - len(b)) + b
+    result: list[Dim] = []
+    for p, q in zip(full_a, full_b, strict=True):
+        if p == q or q == 1:
+            result.append(p)
+        elif p == 1:
+            result.append(q)
+        elif isinstance(p, Batch) or isinstance(q, Batch):
+            raise BatchError(f"{text(a)} broadcast with {text(b)}")
+        else:
+            raise ModelError(f"the shapes {text(a)} and {text(b)} do not broadcast")
+    return tuple(result)
+
+
+def _same(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    return inputs[0]
+
+
+def _axis(attributes: Attributes, x: Shape, default: int) -> int:
+    axis = attributes.get("axis", default)
+    if not -len(x) <= axis < len(x):
+        raise ModelError(f"axis {axis} does not exist in the shape {text(x)}")
+    return int(axis % len(x))
+
+
+def _softmax(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    if isinstance(x[_axis(attributes, x, -1)], Batch):
+        raise BatchError("softmax over the batch")
+    return x
+
+
+def window_output(
+    size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int], ceil_mode: bool
+) -> int:
+    """How many outputs a sliding window has along one axis, as ONNX's Conv and MaxPool say.
+
+    With `ceil_mode` a last window may hang over the end if it starts before it.
+    """
+    room = size + sum(pads) - ((kernel - 1) * dilation + 1)
+    if room < 0:
+        return 0
+    if not ceil_mode:
+        return room // stride + 1
+    outputs = -(-room // stride) + 1
+    return outputs - 1 if (outputs - 1) * stride >= size + pads[0] else outputs
+
+
+def _window(attributes: Attributes, x: Shape, kernel: Sequence[int], channels: Dim) -> Shape:
+    if len(x) != 4:
+        raise ModelError(f"expected (n, height, width, channels), got {text(x)}")
+    strides = attributes.get("strides", [1, 1])
+    dilations = attributes.get("dilations", [1, 1])
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    ceil_mode = bool(attributes.get("ceil_mode", 0))
+    sizes = [
+        window_output(
+            fixed(x[1 + i]), kernel[i], strides[i], dilations[i], (pads[i], pads[2 + i]), ceil_mode
+        )
+        for i in range(2)
+    ]
+    if min(sizes) < 1:
+        raise ModelError(
+            f"a window of {kernel[0]}×{kernel[1]} (dilations {list(dilations)}, pads {list(pads)}) "
+            f"does not fit into the map {text(x)}"
+        )
+    return (x[0], sizes[0], sizes[1], channels)
+
+
+def _conv2d_map(attributes: Attributes, x: Shape) -> Shape:
+    """The shape before the pool that may be fused into it."""
+    kernel = attributes["kernel"].shape
+    groups = attributes.get("groups", 1)
+    if len(x) == 4 and (x[3] != kernel[2] * groups or groups < 1 or kernel[3] % groups):
+        raise ModelError(
+            f"a kernel of {kernel[2]} · {groups} input channels and {kernel[3]} filters "
+            f"in {groups} groups does not fit x of shape {text(x)}"
+        )
+    return _window(attributes, x, kernel[:2], kernel[3])
+
+
+def _conv2d(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    result = _conv2d_map(attributes, inputs[0])
+    if "pool_size" in attributes:
+        pool = {"strides": attributes["pool_strides"]}
+        return _window(pool, result, attributes["pool_size"], result[3])
+    return result
+
+
+def _conv2d_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    _, height, width, _ = _conv2d_map(attributes, inputs[0])
+    return 2 * int(attributes["kernel"].size) * fixed(height) * fixed(width)
+
+
+def _pool2d(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    return _window(attributes, x, attributes["kernel_size"], x[-1])
+
+
+def _pool2d_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    height, width = attributes["kernel_size"]
+    return int(height) * int(width) * per_image(output)
+
+
+def _global_pool2d(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    if len(x) != 4 or 0 in x[1:3]:
+        raise ModelError(f"expected (n, height, width, channels), got {text(x)}")
+    return (x[0], 1, 1, x[3])
+
+
+def _dense(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    weights = attributes["weights"].shape
+    if not x or x[-1] != weights[0]:
+        raise ModelError(f"a matrix of shape {weights} does not fit x of shape {text(x)}")
+    return (*x[:-1], weights[1])
+
+
+def _dense_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    return 2 * per_image(output) * int(attributes["weights"].shape[0])
+
+
+def _binary(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    return broadcast(inputs[0], inputs[1])
+
+
+def _concat(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    axis = _axis(attributes, inputs[0], 0)
+    total: Dim = 0
+    for shape in inputs:
+        if len(shape) != len(inputs[0]) or any(
+            p != q for i, (p, q) in enumerate(zip(shape, inputs[0], strict=True)) if i != axis
+        ):
+            if any(isinstance(size, Batch) for size in (*shape, *inputs[0])):
+                raise BatchError("concatenation of a batch and a fixed size")
+            raise ModelError(
+                f"expected shapes alike but for axis {axis}, got "
+                + " and ".join(text(each) for each in inputs)
+            )
+        if isinstance(shape[axis], Batch):
+            raise BatchError("concatenation along the batch")
+        total = fixed(total) + fixed(shape[axis])
+    return (*inputs[0][:axis], total, *inputs[0][axis + 1 :])
+
+
+def _transpose(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    permutation = attributes["permutation"]
+    if sorted(permutation) != list(range(len(x))):
+        raise ModelError(f"the permutation {list(permutation)} does not fit the shape {text(x)}")
+    return tuple(x[axis] for axis in permutation)
+
+
+def _reshape(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    shape: Shape = tuple(attributes["shape"])
+    if element_count(shape) != element_count(x):
+        if any(isinstance(size, Batch) for size in (*x, *shape)):
+            raise BatchError(f"{text(x)} in the shape {text(shape)}")
+        raise ModelError(f"a tensor of shape {text(x)} does not fit into the shape {text(shape)}")
+    return shape
+
+
+def _pad(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    pads = attributes["pads"]
+    sizes = [
+        size if begin == end == 0 else fixed(size) + begin + end
+        for size, begin, end in zip(x, pads[: len(x)], pads[len(x) :], strict=True)
+    ]
+    if any(not isinstance(size, Batch) and size < 0 for size in sizes):
+        raise ModelError(f"pads {list(pads)} take more than there is in the shape {text(x)}")
+    return tuple(sizes)
+
+
+def _slice(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    return tuple(attributes["sizes"])
+
+
+def _reduce(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    axes = set(attributes["axes"])
+    if any(isinstance(x[axis], Batch) for axis in axes):
+        raise BatchError("a reduction over the batch")
+    if attributes.get("keepdims", 1):
+        return tuple(1 if axis in axes else size for axis, size in enumerate(x))
+    return tuple(size for axis, size in enumerate(x) if axis not in axes)
+
+
+def _free(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    return 0
+
+
+def _elementwise(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    return per_image(output)
+
+
+def _by_input(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    return per_image(inputs[0])
+
+
+def _softmax_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    return 5 * per_image(output)
+
+
+BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
+
+NATIVE_OPERATORS: Mapping[str, NativeOperator] = {
+    "conv2d": NativeOperator(_conv2d, _conv2d_flops),
+    "max_pool2d": NativeOperator(_pool2d, _pool2d_flops),
+    "average_pool2d": NativeOperator(_pool2d, _pool2d_flops),
+    "global_max_pool2d": NativeOperator(_global_pool2d, _by_input),
+    "global_average_pool2d": NativeOperator(_global_pool2d, _by_input),
+    "dense": NativeOperator(_dense, _dense_flops),
+    "activation": NativeOperator(_same, _elementwise),
+    "softmax": NativeOperator(_softmax, _softmax_flops),
+    "log_softmax": NativeOperator(_softmax, _softmax_flops),
+    **{op: NativeOperator(_binary, _elementwise) for op in BINARY},
+    "concat": NativeOperator(_concat, _free),
+    "transpose": NativeOperator(_transpose, _free),
+    "reshape": NativeOperator(_reshape, _free),
+    "identity": NativeOperator(_same, _free),  # the compiler's own; no program has it
+    "pad": NativeOperator(_pad, _free),
+    "slice": NativeOperator(_slice, _free),
+    "reduce": NativeOperator(_reduce, _by_input),
+}
+"""Every operator that a node of the IR may have, by name."""

@@ -1,0 +1,164 @@
+"""What an operator's import function sees of its node, and how it emits native ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyconv.errors import ModelError
+from pyconv.graph import native_operators
+from pyconv.graph.batch import Batch, BatchError, Shape
+from pyconv.graph.constants import Known
+from pyconv.graph.ir import Graph, Node
+from pyconv.graph.operators.registry import Unsupported
+from pyconv.graph.reader import OnnxNode
+
+
+class Context:
+    """One ONNX node on its way into the IR.
+
+    Attributes:
+        node: the node.
+        opset: the version of the operator set that it is of.
+    """
+
+    def __init__(
+        self, node: OnnxNode, opset: int, graph: Graph, known: Mapping[str, Known]
+    ) -> None:
+        self.node = node
+        self.opset = opset
+        self._graph = graph
+        self._known = known
+
+    # What comes in.
+
+    def has(self, index: int) -> bool:
+        """Whether the optional input is given."""
+        return index < len(self.node.inputs) and bool(self.node.inputs[index])
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute's value."""
+        return self.node.attributes.get(name, default)
+
+    def is_known(self, index: int) -> bool:
+        """Whether the elements of an input are known when the model is loaded."""
+        return self.node.inputs[index] in self._known
+
+    def sizes(self, index: int) -> list[Any]:
+        """A known integer input, in which the batch may stand.
+
+        Raises:
+            Unsupported: it is computed.
+        """
+        values = self._known_input(index).values
+        return [v if isinstance(v, Batch) else int(v) for v in values.reshape(-1)]
+
+    def weights(self, index: int) -> NDArray[np.float32]:
+        """A constant float32 input.
+
+        Raises:
+            Unsupported: it is computed, or of another type.
+            BatchError: its elements depend on the batch.
+        """
+        item = self._known_input(index)
+        self._check_dtype(item.dtype)
+        if item.symbolic:
+            raise BatchError(f"{self.node} with the batch as a weight")
+        return item.values
+
+    def setting(self, name: str, index: int) -> list[Any] | None:
+        """Integers that were an attribute in old operator sets and are an input in new ones."""
+        if self.has(index):
+            return self.sizes(index)
+        values: list[Any] | None = self.attribute(name)
+        return values
+
+    def number(self, name: str, index: int, default: float) -> float:
+        """A scalar that was an attribute in old operator sets and is an input in new ones."""
+        if self.has(index):
+            values = self.weights(index)
+            if values.size != 1:
+                raise ModelError(f"expected {name} to be one number, got {values.size}")
+            return float(values.reshape(()))
+        return float(self.attribute(name, default))
+
+    def value(self, index: int) -> str:
+        """The IR's name for an input; a known one becomes a constant.
+
+        Raises:
+            Unsupported: it is not of float32.
+            BatchError: its elements depend on the batch.
+        """
+        name = self.node.inputs[index]
+        if name not in self._known:
+            self._check_dtype(self._graph.types[name].dtype)
+            return name
+        if name not in self._graph.constants:
+            array = np.ascontiguousarray(self.weights(index)).reshape(self._known[name].values.shape)
+            self._graph.constants[name] = array
+            self._graph.declare(name, array.shape)
+        return name
+
+    def values(self) -> list[str]:
+        """The IR's names for all inputs."""
+        return [self.value(index) for index in range(len(self.node.inputs))]
+
+    def shape(self, value: str) -> Shape:
+        """The shape of a value of the IR."""
+        return self._graph.shape(value)
+
+    def axes(self, axes: Sequence[int], rank: int) -> list[int]:
+        """Axes counted from the front, each checked."""
+        for axis in axes:
+            if not -rank <= axis < rank:
+                raise ModelError(f"axis {axis} does not exist in a tensor of {rank} axes")
+        return [int(axis) % rank for axis in axes]
+
+    # What goes out.
+
+    def constant(self, array: NDArray[Any]) -> str:
+        """An operand that never changes."""
+        return self._graph.add_constant(array, self._tensor())
+
+    def emit(self, op: str, *inputs: str, output: int | None = None, **attributes: Any) -> str:
+        """Add a native node.
+
+        Args:
+            op: the native operator.
+            inputs: values of the IR.
+            output: which output of the ONNX node it makes; None for a step on the way.
+            attributes: as the native operator takes them.
+
+        Returns:
+            The name of what it makes.
+        """
+        name = self._graph.fresh(self._tensor()) if output is None else self.node.outputs[output]
+        shapes = [self._graph.shape(value) for value in inputs]
+        self._graph.declare(name, native_operators.infer(op, attributes, shapes))
+        self._graph.nodes.append(Node(op, inputs, name, attributes, (self._tensor(),)))
+        return name
+
+    def refuse_outputs(self, first: int) -> None:
+        """Refuse a node that makes more than its first outputs.
+
+        Raises:
+            Unsupported: it does.
+        """
+        if any(self.node.outputs[first:]):
+            raise Unsupported(f"{self.node.operator} with {len(self.node.outputs)} outputs")
+
+    def _known_input(self, index: int) -> Known:
+        item = self._known.get(self.node.inputs[index])
+        if item is None:
+            raise Unsupported(f"{self.node.operator} with a computed input {index}")
+        return item
+
+    def _tensor(self) -> str:
+        return next(name for name in self.node.outputs if name)
+
+    def _check_dtype(self, dtype: str) -> None:
+        if dtype != "float32":
+            raise Unsupported(f"{self.node.operator} of {dtype}")

@@ -1,0 +1,48 @@
+"""Matrix products with constant matrices: dense layers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyconv.graph.native_operators import broadcast
+from pyconv.graph.operators.context import Context
+from pyconv.graph.operators.registry import Unsupported, onnx_operator
+
+
+@onnx_operator("MatMul")
+def _matmul(context: Context) -> None:
+    if not context.is_known(1):
+        raise Unsupported("MatMul with a computed second factor")
+    matrix = context.weights(1)
+    if matrix.ndim != 2:
+        raise Unsupported(f"MatMul with a second factor of {matrix.ndim} axes")
+    context.emit("dense", context.value(0), output=0, weights=np.ascontiguousarray(matrix))
+
+
+@onnx_operator("Gemm")
+def _gemm(context: Context) -> None:
+    if not context.is_known(1):
+        raise Unsupported("Gemm with a computed second factor")
+    # alpha · A' · B' + beta · C, where A' and B' may be transposed.
+    matrix = context.weights(1)
+    if context.attribute("transB", 0):
+        matrix = matrix.T
+    matrix = matrix * np.float32(context.attribute("alpha", 1.0))
+    a = context.value(0)
+    if context.attribute("transA", 0):
+        a = context.emit("transpose", a, permutation=(1, 0))
+    weights = np.ascontiguousarray(matrix, np.float32)
+    if not context.has(2):
+        context.emit("dense", a, output=0, weights=weights)
+        return
+    product = context.emit("dense", a, weights=weights)
+    beta = np.float32(context.attribute("beta", 1.0))
+    if context.is_known(2):
+        addend = context.constant(context.weights(2) * beta)
+    else:
+        addend = context.value(2)
+        if beta != 1:
+            addend = context.emit("multiply", addend, context.constant(beta))
+    if broadcast(context.shape(product), context.shape(addend)) != context.shape(product):
+        raise Unsupported("Gemm with an addend larger than the product")
+    context.emit("add", product, addend, output=0)

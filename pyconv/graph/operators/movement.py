@@ -1,0 +1,142 @@
+"""Operators that put elements elsewhere: concat, pad, slice, split, tile, transpose."""
+
+from __future__ import annotations
+
+from pyconv.errors import ModelError
+from pyconv.graph.batch import Batch, BatchError, fixed
+from pyconv.graph.operators.context import Context
+from pyconv.graph.operators.registry import Unsupported, onnx_operator
+
+
+@onnx_operator("Transpose")
+def _transpose(context: Context) -> None:
+    x = context.value(0)
+    rank = len(context.shape(x))
+    permutation = context.attribute("perm") or list(reversed(range(rank)))
+    if permutation and permutation[0] != 0 and isinstance(context.shape(x)[0], Batch):
+        raise BatchError(f"{context.node} moves the batch")
+    context.emit("transpose", x, output=0, permutation=tuple(permutation))
+
+
+@onnx_operator("Concat")
+def _concat(context: Context) -> None:
+    values = context.values()
+    if len(values) == 1:
+        context.emit("identity", values[0], output=0)
+    else:
+        (axis,) = context.axes([context.attribute("axis", 1)], len(context.shape(values[0])))
+        context.emit("concat", *values, output=0, axis=axis)
+
+
+@onnx_operator("Pad")
+def _pad(context: Context) -> None:
+    x = context.value(0)
+    shape = context.shape(x)
+    rank = len(shape)
+    given = context.setting("pads", 1)
+    if given is None:
+        raise ModelError("it has no pads")
+    axes = context.axes(context.sizes(3), rank) if context.has(3) else list(range(rank))
+    if len(given) != 2 * len(axes):
+        raise ModelError(f"expected {2 * len(axes)} pads, got {len(given)}")
+    pads = [0] * 2 * rank
+    for place, axis in enumerate(axes):
+        pads[axis] = fixed(given[place])
+        pads[rank + axis] = fixed(given[len(axes) + place])
+    mode = context.attribute("mode", "constant")
+    if min(pads) < 0:  # first cut off what negative pads take, then pad
+        x = context.emit(
+            "slice",
+            x,
+            starts=[max(0, -begin) for begin in pads[:rank]],
+            sizes=[
+                size if begin >= 0 and end >= 0 else fixed(size) + min(0, begin) + min(0, end)
+                for size, begin, end in zip(shape, pads[:rank], pads[rank:], strict=True)
+            ],
+            steps=[1] * rank,
+        )
+        if any(not isinstance(size, Batch) and size < 0 for size in context.shape(x)):
+            raise ModelError(f"the pads {given} take more than there is")
+    context.emit(
+        "pad",
+        x,
+        output=0,
+        pads=[max(0, pad) for pad in pads],
+        mode=mode,
+        value=context.number("value", 2, 0.0),
+    )
+
+
+@onnx_operator("Slice")
+def _slice(context: Context) -> None:
+    x = context.value(0)
+    shape = context.shape(x)
+    rank = len(shape)
+    starts, ends = context.setting("starts", 1), context.setting("ends", 2)
+    if starts is None or ends is None:
+        raise ModelError("it has no starts or no ends")
+    axes = context.axes(context.setting("axes", 3) or range(len(starts)), rank)
+    steps = context.sizes(4) if context.has(4) else [1] * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
+        raise ModelError(
+            f"starts {starts}, ends {ends}, axes {axes} and steps {steps} do not go together"
+        )
+    firsts, sizes, strides = [0] * rank, list(shape), [1] * rank
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        size = shape[axis]
+        if isinstance(size, Batch):
+            if start != 0 or step != 1 or not (end == size or _beyond(end)):
+                raise BatchError(f"{context.node} cuts the batch")
+            continue
+        # ONNX clamps as Python does, but an end before the front means before element 0.
+        stop = None if step < 0 and fixed(end) < -size else fixed(end)
+        chosen = range(size)[slice(fixed(start), stop, step)]
+        firsts[axis], sizes[axis], strides[axis] = chosen.start, len(chosen), step
+        if not chosen:
+            firsts[axis] = 0
+    context.emit("slice", x, output=0, starts=firsts, sizes=sizes, steps=strides)
+
+
+def _beyond(end: object) -> bool:
+    """Whether exporters mean "to the end" by it."""
+    return isinstance(end, int) and end >= 2**31 - 1
+
+
+@onnx_operator("Split")
+def _split(context: Context) -> None:
+    x = context.value(0)
+    shape = context.shape(x)
+    (axis,) = context.axes([context.attribute("axis", 0)], len(shape))
+    count = len(context.node.outputs)
+    size = fixed(shape[axis])
+    sizes = context.setting("split", 1)
+    if sizes is None:
+        # Equal parts; the last is smaller where they do not come out even (opset 18).
+        part = -(-size // count)
+        sizes = [part] * (count - 1) + [size - part * (count - 1)]
+    if len(sizes) != count or sum(sizes) != size or min(sizes) < 0:
+        raise ModelError(f"{size} elements of axis {axis} cannot be split into {sizes}")
+    start = 0
+    for output, part in enumerate(sizes):
+        if context.node.outputs[output]:
+            starts, parts = [0] * len(shape), list(shape)
+            starts[axis], parts[axis] = start, part
+            context.emit(
+                "slice", x, output=output, starts=starts, sizes=parts, steps=[1] * len(shape)
+            )
+        start += part
+
+
+@onnx_operator("Tile")
+def _tile(context: Context) -> None:
+    x = context.value(0)
+    shape = context.shape(x)
+    repeats = context.sizes(1)
+    if len(repeats) != len(shape):
+        raise Unsupported("Tile of opset 1")
+    for axis, count in enumerate(repeats):
+        if fixed(count) > 1:
+            x = context.emit("concat", *[x] * count, axis=axis)
+        elif count == 0:
+            raise Unsupported("Tile to nothing")
+    context.emit("identity", x, output=0)

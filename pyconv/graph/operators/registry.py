@@ -1,0 +1,31 @@
+"""Where every operator is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from pyconv.graph.operators.context import Context
+
+ImportFunction: TypeAlias = "Callable[[Context], None]"
+
+OPERATORS: dict[str, ImportFunction] = {}
+"""By ONNX name, the function that emits the native nodes of an operator."""
+
+
+class Unsupported(Exception):  # noqa: N818  (collected and reported together, never seen outside)
+    """A use of an operator that the native engine lacks; the message says which."""
+
+
+def onnx_operator(*names: str) -> Callable[[ImportFunction], ImportFunction]:
+    """Declare a function as the importer of these ONNX operators."""
+
+    def register(function: ImportFunction) -> ImportFunction:
+        for name in names:
+            if name in OPERATORS:
+                raise ValueError(f"the operator {name} is declared twice")
+            OPERATORS[name] = function
+        return function
+
+    return register
