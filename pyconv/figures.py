@@ -40,7 +40,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def png_bytes(image: Image.Image) -> bytes:
     """An image as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

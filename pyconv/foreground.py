@@ -127,8 +127,9 @@ def _background(colors: Floats, weights: Floats, degree: int) -> Floats:
     terms, values, prior = basis[some][known], colors[some][known], weights[some][known]
 
     def fit(weight: Floats) -> Floats:
-        root = np.sqrt(weight)[:, np.newaxis]
-        solution = np.linalg.lstsq(terms * root, values * root, rcond=None)[0]
+        # The normal equations: six unknowns at most, and their terms are of the same size.
+        weighted = terms.T * weight
+        solution = np.linalg.lstsq(weighted @ terms, weighted @ values, rcond=None)[0]
         return solution.astype(np.float64)
 
     surface: Floats = np.zeros((terms.shape[1], channels))

@@ -5,6 +5,8 @@ network's input, dark on light, not centred, each a little slanted, in its own i
 chosen from Fashion-MNIST's test set, a picture a class.
 
     python tools/draw_samples.py
+
+It draws the pictures of docs/data.md, too: they show the samples.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pyconv import data
+from pyconv import bundled, data, figures, pictures
+from pyconv.metadata import InputContract
 
-_SAMPLES = Path(__file__).parents[1] / "pyconv" / "bundled" / "samples"
+_ROOT = Path(__file__).parents[1]
+_SAMPLES = _ROOT / "pyconv" / "bundled" / "samples"
+_IMAGES = _ROOT / "docs" / "images"
 
 _SIDE = 140
 _OVERSAMPLING = 4  # drawn four times as large, for soft edges
@@ -134,8 +139,8 @@ def draw_digit(digit: int) -> Image.Image:
     return Image.composite(ink, paper, cover)
 
 
-def main() -> None:
-    """Write the pictures."""
+def write_samples() -> None:
+    """Write the pictures that come with pyconv."""
     (_SAMPLES / "digits").mkdir(parents=True, exist_ok=True)
     for digit in _STROKES:
         draw_digit(digit).save(_SAMPLES / "digits" / f"{digit}.png", optimize=True)
@@ -148,6 +153,21 @@ def main() -> None:
         Image.fromarray(fashion.test_images[place]).save(
             _SAMPLES / "fashion" / f"{name}.png", optimize=True
         )
+
+
+def main() -> None:
+    """Write the pictures."""
+    write_samples()
+    _IMAGES.mkdir(exist_ok=True)
+    contract = InputContract("input", 28, 28, picture="mnist")
+    drawn = [pictures.read(path) for path in bundled.samples("digits")]
+    seen = pictures.prepare_all(drawn, contract)
+    sheet = figures.contact_sheet([*map(np.asarray, drawn), *seen], [""] * 2 * len(drawn))
+    (_IMAGES / "digits.png").write_bytes(figures.png_bytes(sheet))
+    fashion = data.load("fashion-mnist")
+    captions = [fashion.labels[label] for label in fashion.test_labels[:20]]
+    sheet = figures.contact_sheet(list(fashion.test_images[:20]), captions)
+    (_IMAGES / "fashion-mnist.png").write_bytes(figures.png_bytes(sheet))
 
 
 if __name__ == "__main__":
