@@ -1,0 +1,260 @@
+"""Train one of the lesson's networks and export it.
+
+Prints the network, trains it, and writes into the folder: model.keras, history.csv with a row an
+epoch, curves.png of loss and accuracy, and model.onnx, compared with Keras on both engines and
+measured on all images. Ctrl-C keeps the last finished epoch. Needs the extra 'train'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyconv.errors import InputError
+
+if TYPE_CHECKING:
+    from pyconv.training import Epoch, Progress, Run, Settings
+
+HELP = "train a network and export it"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    from pyconv.training.settings import NETWORKS, Settings
+
+    # A flag that was not given takes the default of Settings, or of the run that is resumed.
+    given: dict[str, Any] = {"default": argparse.SUPPRESS}
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
+    parser.add_argument(
+        "--data", metavar="NAME", help="the data set: mnist or fashion-mnist", **given
+    )
+    parser.add_argument(
+        "--network",
+        choices=NETWORKS,
+        help="convolutional, or dense: the baseline without convolutions (default: convolutional)",
+        **given,
+    )
+    parser.add_argument(
+        "--filters",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="filters of each convolution, one number a layer (default: 64 64)",
+        **given,
+    )
+    parser.add_argument(
+        "--kernel-size",
+        type=int,
+        metavar="N",
+        help=f"rows and columns of every kernel (default: {defaults['kernel_size']})",
+        **given,
+    )
+    pooling = parser.add_mutually_exclusive_group()
+    pooling.add_argument(
+        "--pool",
+        type=int,
+        metavar="N",
+        help=f"rows and columns of the max pooling after every convolution "
+        f"(default: {defaults['pool']})",
+        **given,
+    )
+    pooling.add_argument(
+        "--no-pool", dest="pool", action="store_const", const=1, help="no pooling", **given
+    )
+    parser.add_argument(
+        "--hidden",
+        type=int,
+        metavar="N",
+        help=f"units of the hidden dense layer (default: {defaults['hidden']})",
+        **given,
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help=f"times through the training images (default: {defaults['epochs']})",
+        **given,
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"images a step (default: {defaults['batch_size']})",
+        **given,
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help=f"Adam's (default: {defaults['learning_rate']})",
+        **given,
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help=f"of the first weights and the order of the images (default: {defaults['seed']})",
+        **given,
+    )
+    parser.add_argument(
+        "--stop-at-accuracy",
+        type=float,
+        metavar="X",
+        help="end after the first epoch whose training accuracy reaches X, such as 0.98",
+        **given,
+    )
+    parser.add_argument(
+        "--validation",
+        type=int,
+        metavar="N",
+        help="hold N training images out and measure on them after every epoch, to choose "
+        "settings without looking at the test images (default: 0)",
+        **given,
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the run's files"
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after the last finished epoch of the run in DIR, with its settings; "
+        "a larger --epochs trains it longer",
+    )
+    again.add_argument("--force", action="store_true", help="replace the run in DIR")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the data set's files are (default: see pyconv data list)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the results as JSON and nothing else"
+    )
+    parser.epilog = """examples:
+  pyconv train --data fashion-mnist --filters 64 64 --hidden 128 --epochs 5 --seed 0 --out runs/two
+  pyconv train --data mnist --filters 16 --stop-at-accuracy 0.98 --out runs/digits
+  pyconv train --data fashion-mnist --network dense --out runs/baseline
+  pyconv train --out runs/two --resume --epochs 10
+
+exit status: 0 when trained and exported, 1 on an error, 130 if interrupted by Ctrl-C"""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print what came out."""
+    from pyconv.training import train
+
+    settings = _settings(args)
+    with _progress() as (on_batch, on_epoch):
+        try:
+            result = train(
+                settings,
+                args.out,
+                resume=args.resume,
+                force=args.force,
+                data_folder=args.data_dir,
+                on_start=None if args.json else lambda model: model.summary(),
+                on_batch=on_batch,
+                on_epoch=on_epoch,
+            )
+        except KeyboardInterrupt:
+            print(
+                "pyconv train: interrupted; the finished epochs are kept, go on with\n"
+                f"  pyconv train --out {args.out} --resume",
+                file=sys.stderr,
+            )
+            return 130
+    if args.json:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        _print(result)
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """The flags that were given, over the settings of the run to resume or the defaults."""
+    from pyconv.training import Settings
+    from pyconv.training.fit import Checkpoint
+
+    names = {field.name for field in dataclasses.fields(Settings)}
+    flags = {name: value for name, value in vars(args).items() if name in names}
+    if "filters" in flags:
+        flags["filters"] = tuple(flags["filters"])
+    stored = Checkpoint(args.out).settings
+    if args.resume and stored.exists():
+        return dataclasses.replace(Settings.read(stored), **flags)
+    if "data" not in flags:
+        raise InputError("--data is missing: expected mnist or fashion-mnist")
+    return Settings(**flags)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[Progress], None], Callable[[Epoch], None]]]:
+    """A bar for the epoch under way, where standard error is a terminal, and a line an epoch."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=None, figures="")
+
+    def on_batch(now: Progress) -> None:
+        bar.update(
+            task,
+            description=f"epoch {now.epoch} of {now.epochs}",
+            completed=now.batch,
+            total=now.batches,
+            figures=f"loss {now.loss:.4f}  accuracy {now.accuracy:.4f}",
+        )
+
+    def on_epoch(done: Epoch) -> None:
+        held_out = (
+            f"  held out {done.validation_accuracy:.4f}"
+            if done.validation_accuracy is not None
+            else ""
+        )
+        console.print(
+            f"epoch {done.epoch:>2}  loss {done.loss:.4f}  accuracy {done.accuracy:.4f}{held_out}"
+            f"  test loss {done.test_loss:.4f}  test accuracy {done.test_accuracy:.4f}"
+            f"  {done.seconds:.1f} s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    with bar:
+        yield on_batch, on_epoch
+
+
+def _print(result: Run) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pyconv.cli.export import print_comparison
+
+    console = Console()
+    print_comparison(console, result.exported)
+    table = Table(title="Accuracy of model.onnx over all images", title_justify="left")
+    table.add_column("images")
+    for engine in result.accuracy["test"]:
+        table.add_column(engine, justify="right")
+    for split, by_engine in result.accuracy.items():
+        table.add_row(split, *(f"{value:.4f}" for value in by_engine.values()))
+    console.print(table)
+    for path in (result.keras_path, result.history_path, result.curves_path, result.onnx_path):
+        print(path)

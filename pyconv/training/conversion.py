@@ -1,0 +1,172 @@
+"""From a Keras model to an ONNX graph that also puts out what every layer does.
+
+tf2onnx does the work; the mends around it are explained in docs/decisions/0006-keras-to-onnx.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from pyconv.errors import ExportError, MissingExtraError
+from pyconv.training import recording
+from pyconv.training.backend import import_keras, import_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+OPSET = 18
+"""The newest operator set that tf2onnx can write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A converted model.
+
+    Attributes:
+        onnx: its graph; the first outputs are the model's own, then comes one for each layer's.
+        outputs: names of the graph's outputs that are the model's.
+        layers: for each further output its name and what was recorded there.
+    """
+
+    onnx: onnx.ModelProto
+    outputs: list[str]
+    layers: list[tuple[str, recording.Recorded]]
+
+
+def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> Conversion:
+    """Convert a model.
+
+    Args:
+        model: a built Keras model of one input.
+        input_name: what the graph's input shall be called.
+        input_shape: its shape without the batch.
+
+    Raises:
+        ExportError: tf2onnx cannot convert it, or left something in it that is not ONNX.
+        MissingExtraError: tf2onnx is not installed.
+    """
+    tf = import_tensorflow("exporting a model")
+    try:
+        import tf2onnx
+    except ImportError:
+        raise MissingExtraError("tf2onnx", "train", "exporting a model") from None
+
+    recorded: list[recording.Recorded] = []
+
+    def inference(x: Any) -> list[Any]:
+        outputs, layers = recording.call(model, x)
+        recorded[:] = layers  # tracing may happen more than once
+        return [*outputs, *(layer.tensor for layer in layers)]
+
+    signature = [tf.TensorSpec((None, *input_shape), tf.float32, name=input_name)]
+    try:
+        with _without_xla(), _constant_statistics(model), _quiet():
+            proto, _ = tf2onnx.convert.from_function(
+                # Without autograph: it rewrites Python code that it has no business in.
+                tf.function(inference, autograph=False),
+                signature,
+                opset=OPSET,
+                custom_op_handlers={"Erfc": (_one_minus_erf, [])},
+            )
+    except Exception as error:  # whatever Keras, TensorFlow or tf2onnx met
+        raise ExportError(f"the model cannot be converted to ONNX: {error}") from error
+    _refuse_foreign_operators(proto)
+    names = [output.name for output in proto.graph.output]
+    own = len(names) - len(recorded)
+    return Conversion(proto, names[:own], list(zip(names[own:], recorded, strict=True)))
+
+
+@contextlib.contextmanager
+def _without_xla() -> Iterator[None]:
+    """Let Keras call what it would compile with XLA (grouped convolutions) like the rest.
+
+    tf2onnx cannot look into an XLA call and would leave it in the graph as an operator that no
+    engine has.
+    """
+    tf = import_tensorflow("exporting a model")
+    original = tf.function
+
+    def function(python_function: Callable[..., Any] | None = None, **options: Any) -> Any:
+        if options.get("jit_compile"):
+            return python_function if python_function is not None else lambda inner: inner
+        return original(python_function, **options)
+
+    setattr(tf, "function", function)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(tf, "function", original)  # noqa: B010
+
+
+@contextlib.contextmanager
+def _constant_statistics(model: keras.Model) -> Iterator[None]:
+    """Let Normalization layers use their mean and variance as constants.
+
+    They are tensors of the eager world; captured by the traced function they would become inputs
+    that the graph lacks.
+    """
+    keras = import_keras("exporting a model")
+    layers = [
+        layer
+        for layer in recording.named_layers(model).values()
+        if isinstance(layer, keras.layers.Normalization)
+    ]
+    for layer in layers:
+        layer.convert_weight = np.asarray
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.convert_weight
+
+
+def _one_minus_erf(context: Any, node: Any, name: str, _: Any) -> Any:
+    """TensorFlow's Erfc, which exact GELU uses, by ONNX' Erf: erfc(x) = 1 - erf(x)."""
+    dtype, shape = context.get_dtype(node.output[0]), context.get_shape(node.output[0])
+    (x,), (result,) = node.input, node.output
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", [x], dtypes=[dtype], shapes=[shape])
+    one = context.make_const(f"{name}_one", np.array(1, np.float32))
+    return context.make_node(
+        "Sub", [one.output[0], erf.output[0]], outputs=[result], dtypes=[dtype], shapes=[shape]
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tf2onnx's log to itself: what it meets is found by checking the result."""
+    logger = logging.getLogger("tf2onnx")
+    disabled = logger.disabled
+    loggers = [logger, *(logging.getLogger(n) for n in logging.root.manager.loggerDict)]
+    chosen = [item for item in loggers if item.name.split(".")[0] == "tf2onnx"]
+    levels = [item.level for item in chosen]
+    for item in chosen:
+        item.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
+        for item, level in zip(chosen, levels, strict=True):
+            item.setLevel(level)
+
+
+def _refuse_foreign_operators(proto: onnx.ModelProto) -> None:
+    foreign = sorted(
+        {node.op_type for node in proto.graph.node if not _is_onnx(node.op_type, node.domain)}
+    )
+    if foreign:
+        raise ExportError(
+            f"tf2onnx has no ONNX operator for TensorFlow's {', '.join(foreign)}; "
+            "replace the layers that use them"
+        )
+
+
+def _is_onnx(operator: str, domain: str) -> bool:
+    return domain in ("", "ai.onnx.ml") and onnx.defs.has(operator, OPSET, domain)

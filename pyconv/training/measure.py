@@ -1,0 +1,80 @@
+"""The accuracy of a model on all images of its data set, on an engine: the figures of the cards.
+
+    python -m pyconv.training.measure fashion digits
+
+measures ONNX files that `pyconv train` wrote, on both engines, and compares the figures with those
+that the files state.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyconv import data
+from pyconv.data import Dataset
+from pyconv.engines.base import EngineName
+from pyconv.errors import PyconvError
+from pyconv.model import Model, load
+
+Accuracies = dict[str, dict[str, float]]
+"""By split (`"train"`, `"test"`) and engine: the share of images classified right."""
+
+_BATCH = 250
+
+
+def accuracy(model: Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> float:
+    """The share of images whose likeliest class is their label.
+
+    Args:
+        model: a classifier.
+        images: (n, height, width) uint8.
+        labels: (n,) the classes' places on the output's last axis.
+    """
+    right = 0
+    for start in range(0, len(images), _BATCH):
+        scores = model.predict(images[start : start + _BATCH])
+        right += int(np.sum(scores.argmax(axis=1) == labels[start : start + _BATCH]))
+    return right / len(images)
+
+
+def accuracies(path: str | Path, dataset: Dataset, engines: Sequence[EngineName]) -> Accuracies:
+    """Measure a model on the whole training and test sets on each engine."""
+    models = {engine: load(path, engine=engine) for engine in engines}
+    return {
+        "train": {
+            engine: accuracy(model, dataset.train_images, dataset.train_labels)
+            for engine, model in models.items()
+        },
+        "test": {
+            engine: accuracy(model, dataset.test_images, dataset.test_labels)
+            for engine, model in models.items()
+        },
+    }
+
+
+def main(models: Sequence[str]) -> int:
+    """Measure, print, compare; returns 1 if a figure is not what the file states."""
+    status = 0
+    for name in models:
+        stated = load(name, engine="onnxruntime").metadata.provenance
+        dataset = data.load(stated["settings"]["data"])
+        measured = accuracies(name, dataset, ("onnxruntime", "native"))
+        for split, by_engine in measured.items():
+            for engine, value in by_engine.items():
+                states = stated["accuracy"][split].get(engine)
+                print(f"{name} {split} {engine}: {value:.4f} (the file states {states})")
+                if states is None or round(states, 4) != round(value, 4):
+                    status = 1
+    return status
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except PyconvError as error:
+        sys.exit(str(error))

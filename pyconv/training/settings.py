@@ -1,0 +1,116 @@
+"""What a training run is made of: the data set, the network, and how it is fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pyconv.errors import InputError, ModelError, unknown_name
+
+NetworkName = Literal["convolutional", "dense"]
+
+NETWORKS: tuple[NetworkName, ...] = ("convolutional", "dense")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One training run, whole: the same settings on the same machine give the same network.
+
+    Attributes:
+        data: a data set's name, as `pyconv.data.load` takes it.
+        network: `"convolutional"`, or `"dense"`: the baseline, Flatten and two Dense layers.
+        filters: filters of each convolution, one entry a layer; a dense network ignores it.
+        kernel_size: rows and columns of every convolution's kernel.
+        pool: rows and columns of the max pooling after every convolution; 1 for none.
+        hidden: units of the hidden Dense layer.
+        epochs: how many times the network sees the training images.
+        batch_size: images a step of the optimizer.
+        learning_rate: Adam's.
+        seed: of the first weights and of the order of the images.
+        stop_at_accuracy: training ends after the first epoch whose training accuracy reaches this,
+            a share between 0 and 1; None to train every epoch.
+        validation: how many training images, chosen by the seed, are held out of training and
+            measured after every epoch instead.
+    """
+
+    data: str
+    network: NetworkName = "convolutional"
+    filters: tuple[int, ...] = (64, 64)
+    kernel_size: int = 3
+    pool: int = 2
+    hidden: int = 128
+    epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    seed: int = 0
+    stop_at_accuracy: float | None = None
+    validation: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have.
+
+        Raises:
+            InputError: naming the setting, what was expected and what came.
+        """
+        if self.network not in NETWORKS:
+            raise InputError(unknown_name("network", self.network, NETWORKS))
+        lowest = {
+            "kernel_size": 1,
+            "pool": 1,
+            "hidden": 1,
+            "epochs": 1,
+            "batch_size": 1,
+            "seed": 0,
+            "validation": 0,
+        }
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name}: expected at least {least}, got {value}")
+        if self.network == "convolutional" and (not self.filters or min(self.filters) < 1):
+            raise InputError(
+                f"filters: expected a count of at least 1 for each convolution, "
+                f"got {list(self.filters)}; a network without convolutions is called dense"
+            )
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate: expected more than 0, got {self.learning_rate}")
+        if self.stop_at_accuracy is not None and not 0 < self.stop_at_accuracy <= 1:
+            raise InputError(
+                f"stop_at_accuracy: expected a share above 0 and up to 1, such as 0.98, "
+                f"got {self.stop_at_accuracy}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values for JSON."""
+        return dataclasses.asdict(self) | {"filters": list(self.filters)}
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what a run stored.
+
+        Raises:
+            ModelError: the file is not one that a run wrote.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**values | {"filters": tuple(values["filters"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"{path}: not the settings of a training run ({error}); "
+                "train into another folder, or anew with --force"
+            ) from error
+
+    def differences(self, other: Settings) -> list[str]:
+        """The settings in which another run differs, such as `"seed: 0 and 1"`.
+
+        The number of epochs is not among them: a run may be resumed for more.
+        """
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [
+            f"{name}: {mine[name]} and {theirs[name]}"
+            for name in mine
+            if name != "epochs" and mine[name] != theirs[name]
+        ]

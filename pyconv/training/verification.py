@@ -1,0 +1,164 @@
+"""Whether an exported file computes what the Keras model does: every output, every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyconv.engines.base import Array, EngineName
+from pyconv.errors import ExportError, UnsupportedOperatorError
+from pyconv.model import Model, load
+from pyconv.training import recording
+
+if TYPE_CHECKING:
+    import keras
+
+TOLERANCE = 1e-4
+"""The most by which an array may be off: the largest difference by the largest absolute value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far an engine's array is from Keras'.
+
+    Attributes:
+        name: the layer's name, or that of the model's output.
+        kind: `"layer"` or `"output"`.
+        engine: the engine.
+        images: the images' name, such as `"random"`.
+        largest: the largest absolute difference; infinity where the shapes differ or a number is
+            not finite in one of them alone.
+        scale: the largest absolute value of Keras' array.
+    """
+
+    name: str
+    kind: str
+    engine: EngineName
+    images: str
+    largest: float
+    scale: float
+
+    @property
+    def relative(self) -> float:
+        """The difference as a share of the scale."""
+        return self.largest / self.scale if self.scale else self.largest
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The engines against Keras.
+
+    Attributes:
+        differences: of every layer and output, on every engine that can run the file.
+        warnings: a sentence for each engine that cannot.
+    """
+
+    differences: tuple[Difference, ...]
+    warnings: tuple[str, ...]
+
+    def worst(self, name: str, kind: str, engine: EngineName) -> Difference:
+        """The largest relative difference of a layer or output, over all images."""
+        return max(
+            (
+                item
+                for item in self.differences
+                if (item.name, item.kind, item.engine) == (name, kind, engine)
+            ),
+            key=lambda item: item.relative,
+        )
+
+    @property
+    def engines(self) -> tuple[EngineName, ...]:
+        """The engines that were compared."""
+        return tuple(dict.fromkeys(item.engine for item in self.differences))
+
+
+def verify(
+    keras_model: keras.Model,
+    path: Path,
+    images: Mapping[str, NDArray[np.uint8]],
+    engines: Sequence[EngineName],
+) -> Verification:
+    """Run an exported file on the engines and compare everything with Keras.
+
+    Args:
+        keras_model: the model that the file was made from.
+        path: the file.
+        images: uint8 pictures of the model's size under a name each.
+        engines: those to compare. An engine that lacks an operator is left out with a warning.
+
+    Raises:
+        ExportError: an output or a layer is off by more than `TOLERANCE`.
+        ModelError: an engine cannot load the file for another reason than a missing operator.
+    """
+    models: list[Model] = []
+    warnings: list[str] = []
+    for engine in engines:
+        try:
+            models.append(load(path, engine=engine))
+        except UnsupportedOperatorError as error:
+            warnings.append(
+                f"the {engine} engine lacks {', '.join(error.operators)}, so it was not compared; "
+                'load the file with engine="onnxruntime"'
+            )
+    differences: list[Difference] = []
+    for name, pixels in images.items():
+        wanted: tuple[list[Array], dict[str, Array]] | None = None
+        for model in models:
+            inputs = model.preprocess(pixels)
+            if wanted is None:
+                wanted = _keras_arrays(keras_model, next(iter(inputs.values())))
+            outputs, layers = wanted
+            got = model.run(inputs)
+            for output, expected in zip(model.outputs, outputs, strict=True):
+                differences.append(
+                    _compare(output.name, "output", model, name, got[output.name], expected)
+                )
+            activations = model.activations(pixels)
+            for layer in model.metadata.layers:
+                differences.append(
+                    _compare(
+                        layer.name,
+                        "layer",
+                        model,
+                        name,
+                        activations[layer.name],
+                        layers[layer.name],
+                    )
+                )
+    wrong = [item for item in differences if not item.relative <= TOLERANCE]
+    if wrong:
+        first = wrong[0]
+        others = len({item.name for item in wrong}) - 1
+        raise ExportError(
+            f"the exported file computes something else than Keras: {first.kind} {first.name!r} is "
+            f"off by {first.largest:.2g} on {first.images} images and the {first.engine} engine, "
+            f"where at most {TOLERANCE:.0e} of its scale, {first.scale:.2g}, is allowed"
+            + (f"; and {others} more" if others else "")
+        )
+    return Verification(tuple(differences), tuple(warnings))
+
+
+def _keras_arrays(model: keras.Model, x: Array) -> tuple[list[Array], dict[str, Array]]:
+    outputs, recorded = recording.call(model, x)
+    return (
+        [np.asarray(output) for output in outputs],
+        {item.name: np.asarray(item.tensor) for item in recorded},
+    )
+
+
+def _compare(
+    name: str, kind: str, model: Model, images: str, got: Array, expected: Array
+) -> Difference:
+    scale = float(np.max(np.abs(expected), initial=0.0))
+    if got.shape != expected.shape or not np.array_equal(np.isfinite(got), np.isfinite(expected)):
+        largest = float("inf")
+    else:
+        finite = np.isfinite(expected)
+        largest = float(np.max(np.abs(got[finite] - expected[finite]), initial=0.0))
+    return Difference(name, kind, model.engine, images, largest, scale)
