@@ -198,13 +198,24 @@ def test_activation_grid_has_a_row_a_picture_and_a_column_a_layer() -> None:
         assert len({left for ((left, _),) in column}) == 1
 
 
-@pytest.mark.parametrize("shape", [(26, 26), (5, 13), (1, 1), (128,), (10,), (300, 300)])
+@pytest.mark.parametrize(
+    "shape", [(26, 26), (5, 13), (13, 5), (1, 1), (128,), (10,), (300, 300), (90, 1)]
+)
 def test_activation_grid_fits_any_map_into_its_cell(shape: tuple[int, ...]) -> None:
-    picture = np.zeros((28, 28, 3), np.uint8)
-    maps = [np.arange(np.prod(shape)).reshape(shape)]
-    one = figures.activation_grid([picture], ["a"], [("x", maps)], cell=60)
-    square = figures.activation_grid([picture], ["a"], [("x", [np.zeros((3, 3))])], cell=60)
-    assert one.size == square.size
+    picture = np.full((30, 30, 3), 7, np.uint8)
+    maps = [np.arange(np.prod(shape)).reshape(shape) + 1.0] * 2
+    empty = [np.zeros((1, 1))] * 2
+    grids = [
+        figures.activation_grid([picture] * 2, ["a", "b"], [("x", column)], cell=60)
+        for column in (maps, empty)
+    ]
+    assert grids[0].size == grids[1].size
+    ((left, top), (_, below)) = _find(grids[0], _cell(picture, 2))
+    rows, columns = (np.asarray(grids[0]) != np.asarray(grids[1])).any(axis=2).nonzero()
+    margin = 1  # the hairline around a map
+    assert columns.min(initial=9999) >= left + 60 + margin
+    assert columns.max(initial=0) <= left + 60 + (below - top) + margin
+    assert not ((rows > top + 60 + margin) & (rows < below - margin)).any()
 
 
 def test_activation_grid_refuses_lists_that_do_not_match() -> None:
