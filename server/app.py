@@ -23,7 +23,7 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class Server:
-    """A server that answers from the moment it exists until `stop` is through.
+    """Made by `start`; answers until it is told to `stop`.
 
     Attributes:
         address: `HOST:PORT`, with the port that was taken where the settings say 0.
