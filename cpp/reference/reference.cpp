@@ -1,0 +1,521 @@
+#include "reference/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <map>
+#include <numbers>
+
+#include "base/errors.h"
+
+namespace pyconv::reference {
+
+namespace {
+
+using Integers = std::vector<std::int64_t>;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// -- Elements by their indices -----------------------------------------------------------------
+
+Tensor zeros(const Integers& sizes) {
+  const Shape shape{std::span(sizes)};
+  return {shape, std::vector<double>(static_cast<std::size_t>(shape.count()))};
+}
+
+std::size_t offset(const Shape& shape, const Integers& index) {
+  std::int64_t place = 0;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    const std::int64_t i = index.at(static_cast<std::size_t>(axis));
+    if (i < 0 || i >= shape[axis]) throw ArgumentError("reference: index out of range");
+    place = place * shape[axis] + i;
+  }
+  return static_cast<std::size_t>(place);
+}
+
+double get(const Tensor& x, const Integers& index) { return x.values[offset(x.shape, index)]; }
+
+// The same for the four axes of an image's tensor, without a list.
+double get(const Tensor& x, std::int64_t n, std::int64_t i, std::int64_t j, std::int64_t c) {
+  const std::int64_t place = ((n * x.shape[1] + i) * x.shape[2] + j) * x.shape[3] + c;
+  return x.values.at(static_cast<std::size_t>(place));
+}
+
+double& element(Tensor& x, std::int64_t n, std::int64_t i, std::int64_t j, std::int64_t c) {
+  const std::int64_t place = ((n * x.shape[1] + i) * x.shape[2] + j) * x.shape[3] + c;
+  return x.values.at(static_cast<std::size_t>(place));
+}
+
+double get(const Array& array, std::int64_t place) {
+  return static_cast<double>(array.values.at(static_cast<std::size_t>(place)));
+}
+
+Integers sizes_of(const Shape& shape) { return {shape.sizes().begin(), shape.sizes().end()}; }
+
+// Every index of a shape in the order of the elements.
+std::vector<Integers> indices(const Shape& shape) {
+  std::vector<Integers> all = {{}};
+  for (const std::int64_t size : shape.sizes()) {
+    std::vector<Integers> longer;
+    for (const Integers& index : all) {
+      for (std::int64_t i = 0; i < size; ++i) {
+        longer.push_back(index);
+        longer.back().push_back(i);
+      }
+    }
+    all = std::move(longer);
+  }
+  return all;
+}
+
+// A tensor whose element at each index is f(index).
+Tensor tabulate(const Integers& sizes, const std::function<double(const Integers&)>& f) {
+  Tensor y = zeros(sizes);
+  std::size_t place = 0;
+  for (const Integers& index : indices(y.shape)) y.values[place++] = f(index);
+  return y;
+}
+
+int axis_of(const Tensor& x, std::int64_t axis) { return static_cast<int>(axis < 0 ? axis + x.shape.rank() : axis); }
+
+// NaN, once met, stays.
+double greater(double a, double b) { return std::isnan(a) || a > b ? a : b; }
+double smaller(double a, double b) { return std::isnan(a) || a < b ? a : b; }
+
+// -- Activation --------------------------------------------------------------------------------
+
+double clip(double x, double lowest, double highest) { return smaller(greater(x, lowest), highest); }
+double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+double softplus(double x) { return x > 30.0 ? x : std::log1p(std::exp(x)); }
+
+double activated(double x, const Attributes& attributes) {
+  const std::string name = attributes.text("activation", "linear");
+  const auto alpha = [&](double otherwise) { return attributes.number("alpha", otherwise); };
+  const auto beta = [&](double otherwise) { return attributes.number("beta", otherwise); };
+  if (name == "linear") return x;
+  if (name == "relu") return clip(x, alpha(0.0), beta(kInfinity));
+  if (name == "relu6") return clip(x, alpha(0.0), beta(6.0));
+  if (name == "clip") return clip(x, alpha(-kInfinity), beta(kInfinity));
+  if (name == "leaky_relu") return x < 0.0 ? alpha(0.01) * x : x;
+  if (name == "elu") return x < 0.0 ? alpha(1.0) * std::expm1(x) : x;
+  if (name == "selu") return beta(1.05070102) * (x < 0.0 ? alpha(1.67326319) * std::expm1(x) : x);
+  if (name == "sigmoid") return sigmoid(x);
+  if (name == "tanh") return std::tanh(x);
+  if (name == "softplus") return softplus(x);
+  if (name == "softsign") return x / (1.0 + std::abs(x));
+  if (name == "swish") return x * sigmoid(alpha(1.0) * x);
+  if (name == "hard_sigmoid") return clip(alpha(0.2) * x + beta(0.5), 0.0, 1.0);
+  if (name == "hard_swish") return x * clip(x / 6.0 + 0.5, 0.0, 1.0);
+  if (name == "gelu") return 0.5 * x * (1.0 + std::erf(x / std::numbers::sqrt2));
+  if (name == "gelu_tanh") {
+    return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+  }
+  if (name == "mish") return x * std::tanh(softplus(x));
+  if (name == "exp") return std::exp(x);
+  if (name == "log") return std::log(x);
+  if (name == "sqrt") return std::sqrt(x);
+  if (name == "abs") return std::abs(x);
+  if (name == "negative") return -x;
+  if (name == "reciprocal") return 1.0 / x;
+  if (name == "erf") return std::erf(x);
+  throw ArgumentError("reference: there is no activation '" + name + "'");
+}
+
+Tensor activation(const Attributes& attributes, std::span<const Tensor> inputs) {
+  Tensor y = inputs[0];
+  for (double& value : y.values) value = activated(value, attributes);
+  return y;
+}
+
+// -- Convolution, pooling, dense ---------------------------------------------------------------
+
+// How many windows fit when all of them must end inside the padded axis, by trying one after another.
+std::int64_t whole_windows(std::int64_t padded, std::int64_t extent, std::int64_t stride) {
+  std::int64_t count = 0;
+  while (count * stride + extent <= padded) ++count;
+  return count;
+}
+
+// How many windows an axis takes. With ceil_mode the windows go on until one reaches the end of the padded
+// axis, but none begins behind the elements, in the padding at the end.
+std::int64_t windows(std::int64_t size, std::int64_t begin, std::int64_t end, std::int64_t extent,
+                     std::int64_t stride, bool ceil_mode) {
+  const std::int64_t whole = whole_windows(size + begin + end, extent, stride);
+  if (!ceil_mode || whole == 0) return whole;
+  const bool reaches_end = (whole - 1) * stride + extent == size + begin + end;
+  const bool begins_inside = whole * stride < size + begin;
+  return !reaches_end && begins_inside ? whole + 1 : whole;
+}
+
+Tensor fused_max_pool(const Tensor& x, const Integers& size, const Integers& strides) {
+  const Shape& s = x.shape;
+  Tensor y = zeros({s[0], whole_windows(s[1], size[0], strides[0]), whole_windows(s[2], size[1], strides[1]), s[3]});
+  for (std::int64_t n = 0; n < y.shape[0]; ++n) {
+    for (std::int64_t i = 0; i < y.shape[1]; ++i) {
+      for (std::int64_t j = 0; j < y.shape[2]; ++j) {
+        for (std::int64_t c = 0; c < y.shape[3]; ++c) {
+          double most = -kInfinity;
+          for (std::int64_t u = 0; u < size[0]; ++u) {
+            for (std::int64_t v = 0; v < size[1]; ++v) {
+              most = greater(get(x, n, i * strides[0] + u, j * strides[1] + v, c), most);
+            }
+          }
+          element(y, n, i, j, c) = most;
+        }
+      }
+    }
+  }
+  return y;
+}
+
+Tensor conv2d(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Array& kernel = attributes.array("kernel");
+  const Array* bias = attributes.optional_array("bias");
+  const Integers strides = attributes.integers("strides", {1, 1});
+  const Integers dilations = attributes.integers("dilations", {1, 1});
+  const Integers pads = attributes.integers("pads", {0, 0, 0, 0});
+  const std::int64_t groups = attributes.integer("groups", 1);
+
+  const std::int64_t height = x.shape[1];
+  const std::int64_t width = x.shape[2];
+  const std::int64_t kernel_height = kernel.shape[0];
+  const std::int64_t kernel_width = kernel.shape[1];
+  const std::int64_t in_per_group = kernel.shape[2];
+  const std::int64_t filters = kernel.shape[3];
+  const std::int64_t filters_per_group = filters / groups;
+  const std::int64_t extent_height = (kernel_height - 1) * dilations[0] + 1;
+  const std::int64_t extent_width = (kernel_width - 1) * dilations[1] + 1;
+
+  Tensor y = zeros({x.shape[0], whole_windows(height + pads[0] + pads[2], extent_height, strides[0]),
+                    whole_windows(width + pads[1] + pads[3], extent_width, strides[1]), filters});
+  for (std::int64_t n = 0; n < y.shape[0]; ++n) {
+    for (std::int64_t i = 0; i < y.shape[1]; ++i) {
+      for (std::int64_t j = 0; j < y.shape[2]; ++j) {
+        for (std::int64_t f = 0; f < filters; ++f) {
+          const std::int64_t group = f / filters_per_group;
+          double sum = bias == nullptr ? 0.0 : get(*bias, f);
+          for (std::int64_t u = 0; u < kernel_height; ++u) {
+            for (std::int64_t v = 0; v < kernel_width; ++v) {
+              const std::int64_t row = i * strides[0] - pads[0] + u * dilations[0];
+              const std::int64_t column = j * strides[1] - pads[1] + v * dilations[1];
+              if (row < 0 || row >= height || column < 0 || column >= width) continue;
+              for (std::int64_t c = 0; c < in_per_group; ++c) {
+                const std::int64_t weight = ((u * kernel_width + v) * in_per_group + c) * filters + f;
+                sum += get(x, n, row, column, group * in_per_group + c) * get(kernel, weight);
+              }
+            }
+          }
+          element(y, n, i, j, f) = activated(sum, attributes);
+        }
+      }
+    }
+  }
+  if (!attributes.has("pool_size") && !attributes.has("pool_strides")) return y;
+  return fused_max_pool(y, attributes.integers("pool_size", {1, 1}), attributes.integers("pool_strides", {1, 1}));
+}
+
+Tensor pool2d(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const bool average = attributes.operation() == "average_pool2d";
+  const Tensor& x = inputs[0];
+  const Integers size = attributes.integers("kernel_size", {1, 1});
+  const Integers strides = attributes.integers("strides", {1, 1});
+  const Integers dilations = attributes.integers("dilations", {1, 1});
+  const Integers pads = attributes.integers("pads", {0, 0, 0, 0});
+  const bool ceil_mode = attributes.integer("ceil_mode", 0) != 0;
+  const bool include_pad = attributes.integer("count_include_pad", 0) != 0;
+
+  const std::int64_t height = x.shape[1];
+  const std::int64_t width = x.shape[2];
+  const std::int64_t extent_height = (size[0] - 1) * dilations[0] + 1;
+  const std::int64_t extent_width = (size[1] - 1) * dilations[1] + 1;
+  Tensor y = zeros({x.shape[0], windows(height, pads[0], pads[2], extent_height, strides[0], ceil_mode),
+                    windows(width, pads[1], pads[3], extent_width, strides[1], ceil_mode), x.shape[3]});
+  for (std::int64_t n = 0; n < y.shape[0]; ++n) {
+    for (std::int64_t i = 0; i < y.shape[1]; ++i) {
+      for (std::int64_t j = 0; j < y.shape[2]; ++j) {
+        for (std::int64_t c = 0; c < y.shape[3]; ++c) {
+          double most = -kInfinity;
+          double sum = 0.0;
+          std::int64_t inside = 0;
+          std::int64_t in_padded = 0;
+          for (std::int64_t u = 0; u < size[0]; ++u) {
+            for (std::int64_t v = 0; v < size[1]; ++v) {
+              const std::int64_t row = i * strides[0] - pads[0] + u * dilations[0];
+              const std::int64_t column = j * strides[1] - pads[1] + v * dilations[1];
+              // With ceil_mode a window may hang over even the padding.
+              if (row < height + pads[2] && column < width + pads[3]) ++in_padded;
+              if (row < 0 || row >= height || column < 0 || column >= width) continue;
+              ++inside;
+              most = greater(get(x, n, row, column, c), most);
+              sum += get(x, n, row, column, c);
+            }
+          }
+          const std::int64_t count = include_pad ? in_padded : inside;
+          const double mean = inside == 0 ? 0.0 : sum / static_cast<double>(count);
+          element(y, n, i, j, c) = average ? mean : most;
+        }
+      }
+    }
+  }
+  return y;
+}
+
+Tensor global_pool2d(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const bool average = attributes.operation() == "global_average_pool2d";
+  const Tensor& x = inputs[0];
+  const std::int64_t height = x.shape[1];
+  const std::int64_t width = x.shape[2];
+  Tensor y = zeros({x.shape[0], 1, 1, x.shape[3]});
+  for (std::int64_t n = 0; n < x.shape[0]; ++n) {
+    for (std::int64_t c = 0; c < x.shape[3]; ++c) {
+      double most = -kInfinity;
+      double sum = 0.0;
+      for (std::int64_t i = 0; i < height; ++i) {
+        for (std::int64_t j = 0; j < width; ++j) {
+          most = greater(get(x, n, i, j, c), most);
+          sum += get(x, n, i, j, c);
+        }
+      }
+      element(y, n, 0, 0, c) = average ? sum / static_cast<double>(height * width) : most;
+    }
+  }
+  return y;
+}
+
+Tensor dense(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Array& weights = attributes.array("weights");
+  const Array* bias = attributes.optional_array("bias");
+  const std::int64_t in = weights.shape[0];
+  const std::int64_t out = weights.shape[1];
+  Integers sizes = sizes_of(x.shape);
+  sizes.back() = out;
+  return tabulate(sizes, [&](const Integers& index) {
+    const std::int64_t k = index.back();
+    Integers from = index;
+    double sum = bias == nullptr ? 0.0 : get(*bias, k);
+    for (std::int64_t c = 0; c < in; ++c) {
+      from.back() = c;
+      sum += get(x, from) * get(weights, c * out + k);
+    }
+    return activated(sum, attributes);
+  });
+}
+
+// -- Softmax, binaries, reductions -------------------------------------------------------------
+
+Tensor softmax(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const bool logarithm = attributes.operation() == "log_softmax";
+  const Tensor& x = inputs[0];
+  const int axis = axis_of(x, attributes.integer("axis", -1));
+  return tabulate(sizes_of(x.shape), [&](const Integers& index) {
+    Integers other = index;
+    std::int64_t& along = other.at(static_cast<std::size_t>(axis));
+    double most = -kInfinity;
+    for (along = 0; along < x.shape[axis]; ++along) most = greater(get(x, other), most);
+    double sum = 0.0;
+    for (along = 0; along < x.shape[axis]; ++along) sum += std::exp(get(x, other) - most);
+    const double shifted = get(x, index) - most;
+    return logarithm ? shifted - std::log(sum) : std::exp(shifted) / sum;
+  });
+}
+
+double combined(const std::string& operation, double a, double b) {
+  if (operation == "add") return a + b;
+  if (operation == "subtract") return a - b;
+  if (operation == "multiply") return a * b;
+  if (operation == "divide") return a / b;
+  if (operation == "maximum") return std::isnan(b) ? b : greater(a, b);
+  if (operation == "minimum") return std::isnan(b) ? b : smaller(a, b);
+  return std::pow(a, b);
+}
+
+Tensor binary(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& a = inputs[0];
+  const Tensor& b = inputs[1];
+  const int rank = std::max(a.shape.rank(), b.shape.rank());
+  // The size of an operand's axis, counted in the axes of the output.
+  const auto size = [rank](const Tensor& x, int axis) {
+    const int own = axis - (rank - x.shape.rank());
+    return own < 0 ? 1 : x.shape[own];
+  };
+  Integers sizes;
+  for (int axis = 0; axis < rank; ++axis) sizes.push_back(size(a, axis) == 1 ? size(b, axis) : size(a, axis));
+  const auto value = [&](const Tensor& x, const Integers& index) {
+    Integers own;
+    for (int axis = rank - x.shape.rank(); axis < rank; ++axis) {
+      own.push_back(size(x, axis) == 1 ? 0 : index.at(static_cast<std::size_t>(axis)));
+    }
+    return get(x, own);
+  };
+  return tabulate(sizes, [&](const Integers& index) {
+    return combined(attributes.operation(), value(a, index), value(b, index));
+  });
+}
+
+Tensor reduce(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const std::string function = attributes.text("function", "mean");
+  const bool keep = attributes.integer("keepdims", 1) != 0;
+  std::vector<bool> is_reduced(static_cast<std::size_t>(x.shape.rank()));
+  for (const std::int64_t axis : attributes.integers("axes")) {
+    is_reduced.at(static_cast<std::size_t>(axis_of(x, axis))) = true;
+  }
+  Integers sizes;
+  double count = 1.0;
+  for (int axis = 0; axis < x.shape.rank(); ++axis) {
+    const bool reduced = is_reduced[static_cast<std::size_t>(axis)];
+    if (reduced) count *= static_cast<double>(x.shape[axis]);
+    if (!reduced || keep) sizes.push_back(reduced ? 1 : x.shape[axis]);
+  }
+  Tensor y = zeros(sizes);
+  if (function == "max") std::fill(y.values.begin(), y.values.end(), -kInfinity);
+  if (function == "min") std::fill(y.values.begin(), y.values.end(), kInfinity);
+  for (const Integers& index : indices(x.shape)) {
+    Integers to;
+    for (std::size_t axis = 0; axis < index.size(); ++axis) {
+      if (!is_reduced[axis] || keep) to.push_back(is_reduced[axis] ? 0 : index[axis]);
+    }
+    double& result = y.values[offset(y.shape, to)];
+    const double value = get(x, index);
+    if (function == "max") {
+      result = std::isnan(result) ? result : greater(value, result);
+    } else if (function == "min") {
+      result = std::isnan(result) ? result : smaller(value, result);
+    } else {
+      result += value;
+    }
+  }
+  if (function == "mean") {
+    for (double& value : y.values) value /= count;
+  }
+  return y;
+}
+
+// -- Moving elements ---------------------------------------------------------------------------
+
+Tensor concat(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const int axis = axis_of(inputs[0], attributes.integer("axis", 0));
+  const auto place = static_cast<std::size_t>(axis);
+  Integers sizes = sizes_of(inputs[0].shape);
+  sizes.at(place) = 0;
+  for (const Tensor& input : inputs) sizes.at(place) += input.shape[axis];
+  return tabulate(sizes, [&](const Integers& index) {
+    Integers from = index;
+    std::size_t input = 0;
+    while (from.at(place) >= inputs[input].shape[axis]) from.at(place) -= inputs[input++].shape[axis];
+    return get(inputs[input], from);
+  });
+}
+
+Tensor transpose(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Integers permutation = attributes.integers("permutation");
+  Integers sizes;
+  for (const std::int64_t axis : permutation) sizes.push_back(x.shape[static_cast<int>(axis)]);
+  return tabulate(sizes, [&](const Integers& index) {
+    Integers from(index.size());
+    for (std::size_t axis = 0; axis < index.size(); ++axis) {
+      from.at(static_cast<std::size_t>(permutation[axis])) = index[axis];
+    }
+    return get(x, from);
+  });
+}
+
+Tensor reshape(const Attributes& attributes, std::span<const Tensor> inputs) {
+  Integers sizes = attributes.integers("shape");
+  std::int64_t known = 1;
+  for (const std::int64_t size : sizes) known *= size == -1 ? 1 : size;
+  for (std::int64_t& size : sizes) {
+    if (size == -1) size = static_cast<std::int64_t>(inputs[0].values.size()) / known;
+  }
+  return {Shape{std::span<const std::int64_t>(sizes)}, inputs[0].values};
+}
+
+Tensor slice(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Integers starts = attributes.integers("starts");
+  const Integers steps = attributes.integers("steps", Integers(starts.size(), 1));
+  return tabulate(attributes.integers("sizes"), [&](const Integers& index) {
+    Integers from;
+    for (std::size_t axis = 0; axis < index.size(); ++axis) {
+      from.push_back(starts.at(axis) + index[axis] * steps.at(axis));
+    }
+    return get(x, from);
+  });
+}
+
+// Where an element outside an axis of `size` comes from, found by walking; -1 where it is a constant.
+std::int64_t source(std::int64_t place, std::int64_t size, const std::string& mode) {
+  while (place < 0 || place >= size) {
+    if (mode == "constant") return -1;
+    if (mode == "edge") {
+      place = place < 0 ? 0 : size - 1;
+    } else if (mode == "wrap") {
+      place += place < 0 ? size : -size;
+    } else if (size == 1) {
+      place = 0;
+    } else {
+      place = place < 0 ? -place : 2 * (size - 1) - place;
+    }
+  }
+  return place;
+}
+
+Tensor pad(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Integers pads = attributes.integers("pads");
+  const std::string mode = attributes.text("mode", "constant");
+  // The value as float32, as the operator has it.
+  const auto value = static_cast<double>(static_cast<float>(attributes.number("value", 0.0)));
+  const auto rank = static_cast<std::size_t>(x.shape.rank());
+  Integers sizes = sizes_of(x.shape);
+  for (std::size_t axis = 0; axis < rank; ++axis) sizes[axis] += pads.at(axis) + pads.at(rank + axis);
+  return tabulate(sizes, [&](const Integers& index) {
+    Integers from;
+    for (std::size_t axis = 0; axis < rank; ++axis) {
+      from.push_back(source(index[axis] - pads[axis], x.shape[static_cast<int>(axis)], mode));
+      if (from.back() < 0) return value;
+    }
+    return get(x, from);
+  });
+}
+
+}  // namespace
+
+Tensor run(const Attributes& attributes, std::span<const Tensor> inputs) {
+  using Function = Tensor (*)(const Attributes&, std::span<const Tensor>);
+  static const std::map<std::string, Function> functions = {
+      {"activation", activation},
+      {"add", binary},
+      {"average_pool2d", pool2d},
+      {"concat", concat},
+      {"conv2d", conv2d},
+      {"dense", dense},
+      {"divide", binary},
+      {"global_average_pool2d", global_pool2d},
+      {"global_max_pool2d", global_pool2d},
+      {"log_softmax", softmax},
+      {"max_pool2d", pool2d},
+      {"maximum", binary},
+      {"minimum", binary},
+      {"multiply", binary},
+      {"pad", pad},
+      {"power", binary},
+      {"reduce", reduce},
+      {"reshape", reshape},
+      {"slice", slice},
+      {"softmax", softmax},
+      {"subtract", binary},
+      {"transpose", transpose},
+  };
+  const auto found = functions.find(attributes.operation());
+  if (found == functions.end()) {
+    throw ArgumentError("reference: there is no operator '" + attributes.operation() + "'");
+  }
+  return found->second(attributes, inputs);
+}
+
+}  // namespace pyconv::reference
