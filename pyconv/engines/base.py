@@ -43,6 +43,8 @@ class Step:
         shape: the shape of what it produces, in the native layout (channels last); None for the
             batch.
         flops: floating-point operations for one image.
+        tensors: the ONNX tensors whose computation the step does, `name` the last of them; the
+            others were fused into it and are stored nowhere.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Step:
     algorithm: str
     shape: tuple[int | None, ...]
     flops: int
+    tensors: tuple[str, ...]
 
 
 class Engine(Protocol):

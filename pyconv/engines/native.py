@@ -1,0 +1,114 @@
+"""The native engine: pyconv's own compiler and kernels."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs
+from pyconv.errors import InputError, ModelError
+from pyconv.graph import importer, reader
+from pyconv.graph.batch import Batch, BatchError
+from pyconv.graph.compiler import Compiled, compile_network
+from pyconv.graph.importer import Network
+
+_Shapes = tuple[tuple[int, ...], ...]
+
+MOST_VARIANTS = 64
+"""Programs kept; beyond that, the one that was not used for longest goes."""
+
+
+class NativeEngine:
+    """Runs the graph with pyconv's kernels.
+
+    One program serves every batch size where the images of a batch are independent of each other,
+    which is so for networks as people train them. For what is left (free heights and widths, a
+    batch that is moved or merged into another axis) a program is compiled for the shapes that come.
+
+    Attributes:
+        network: the graph in the IR for every batch size; None where there is no such thing.
+    """
+
+    name: EngineName = "native"
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self.threads = threads
+        self._file = reader.read(path)
+        missing = importer.missing_operators(self._file)
+        if missing:
+            raise importer.unsupported(self._file, {name: name for name in missing})
+        self.inputs: Sequence[TensorInfo] = self._file.inputs
+        self._output_names = tuple(info.name for info in self._file.outputs)
+        self._lock = threading.Lock()
+        self._variants: OrderedDict[tuple[frozenset[str], _Shapes | None], Compiled] = OrderedDict()
+        self.network = self._import_for_any_batch()
+        self._default: Compiled | None = None
+        if self.network is not None:
+            self._default = compile_network(self.network, self._output_names, threads)
+        self.outputs: Sequence[TensorInfo] = [self._completed(i) for i in self._file.outputs]
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """See `pyconv.engines.base.Engine.run`."""
+        default = self._default
+        if outputs is None and default is not None and len(inputs) == len(default.inputs):
+            # The program checks its inputs itself; what does not fit is explained below.
+            try:
+                return default.run(inputs)
+            except (InputError, KeyError):
+                pass
+        check_inputs(self.inputs, inputs)
+        names = self._output_names if outputs is None else tuple(outputs)
+        results = self._compute(inputs, tuple(dict.fromkeys(names)))
+        return {name: results[name] for name in names}
+
+    def steps(self) -> Sequence[Step]:
+        """See `pyconv.engines.base.Engine.steps`; empty where programs wait for shapes."""
+        return self._default.steps if self._default is not None else ()
+
+    def _compute(self, inputs: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
+        if self.network is not None and self._same_batch(inputs):
+            return self._variant(names, None).run(inputs)
+        shapes = tuple(inputs[info.name].shape for info in self.inputs)
+        return self._variant(names, shapes).run(inputs)
+
+    def _same_batch(self, inputs: Mapping[str, Array]) -> bool:
+        return len({len(inputs[i.name]) for i in self.inputs if i.shape and i.shape[0] is None}) < 2
+
+    def _variant(self, names: tuple[str, ...], shapes: _Shapes | None) -> Compiled:
+        """The program for some tensors, from the cache or compiled now."""
+        key = (frozenset(names), shapes)
+        with self._lock:
+            if key not in self._variants:
+                network = self.network if shapes is None else self._import_for(shapes)
+                assert network is not None  # or `shapes` would have been given
+                try:
+                    self._variants[key] = compile_network(network, names, self.threads)
+                except ModelError as error:
+                    raise ModelError(f"{self._file.path}: {error}") from error
+            self._variants.move_to_end(key)
+            if len(self._variants) > MOST_VARIANTS:
+                self._variants.popitem(last=False)
+            return self._variants[key]
+
+    def _import_for_any_batch(self) -> Network | None:
+        try:
+            return importer.build(self._file, importer.batch_shapes(self._file))
+        except BatchError:
+            return None
+
+    def _import_for(self, shapes: _Shapes) -> Network:
+        """The graph in the IR for shapes that arrays came with."""
+        names = [info.name for info in self.inputs]
+        return importer.build(self._file, dict(zip(names, shapes, strict=True)))
+
+    def _completed(self, info: TensorInfo) -> TensorInfo:
+        """An output's shape as the compiler found it, where the file does not give it."""
+        shape = self.network.shape(info.name) if self.network is not None else None
+        if shape is None:
+            return info
+        sizes = tuple(None if isinstance(size, Batch) else size for size in shape)
+        return TensorInfo(info.name, info.dtype, sizes)

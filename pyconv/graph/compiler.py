@@ -1,0 +1,152 @@
+"""A network and the tensors wanted of it → something that computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyconv import _core
+from pyconv.engines.base import Array, Step
+from pyconv.errors import InputError, unknown_name
+from pyconv.graph.batch import has_batch
+from pyconv.graph.constants import Known
+from pyconv.graph.importer import Network
+from pyconv.graph.ir import Graph, Output
+from pyconv.graph.lower import lower
+from pyconv.graph.passes import run_passes
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A program and how its inputs and outputs are named. Safe to use from many threads at once.
+
+    Attributes:
+        names: the tensors that it was compiled for.
+        steps: what the program does, in order.
+    """
+
+    names: tuple[str, ...]
+    steps: tuple[Step, ...]
+    _program: _core.Program | None
+    _inputs: tuple[str, ...]
+    # By tensor: its place among the program's outputs and the view of that to hand out.
+    _computed: tuple[tuple[str, int, tuple[int, ...] | None], ...]
+    # By tensor: the input that it is, and the view of that.
+    _passed: tuple[tuple[str, str, tuple[int, ...] | None], ...]
+    _known: tuple[tuple[str, Known], ...]
+    _batch_input: str | None
+
+    @property
+    def direct(self) -> bool:
+        """Whether every output comes out of the program as it is asked for, in that order."""
+        return (
+            self._program is not None
+            and [name for name, _, _ in self._computed] == list(self.names)
+            and all(
+                place == index and permutation is None
+                for index, (_, place, permutation) in enumerate(self._computed)
+            )
+        )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs that the program reads."""
+        return self._inputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the tensors.
+
+        Raises:
+            InputError: an array does not fit the program.
+            KeyError: an input is missing.
+        """
+        results: dict[str, Array] = {}
+        if self._program is not None:
+            arrays = self._program.run([inputs[name] for name in self._inputs])
+            for name, place, permutation in self._computed:
+                array = arrays[place]
+                results[name] = array if permutation is None else array.transpose(permutation)
+        for name, source, permutation in self._passed:
+            array = inputs[source]
+            results[name] = array if permutation is None else array.transpose(permutation)
+        if self._known:
+            batch = len(inputs[self._batch_input]) if self._batch_input else 1
+            for name, known in self._known:
+                results[name] = known.at_batch(batch)
+        return results
+
+
+def compile_network(network: Network, names: Sequence[str], threads: int) -> Compiled:
+    """Compile what computes some tensors of a network and nothing else.
+
+    Args:
+        network: as imported; not changed.
+        names: ONNX tensors, each once.
+        threads: how many threads a run may use.
+
+    Raises:
+        InputError: a tensor does not exist.
+        ModelError: the native engine refuses a step.
+    """
+    for name in names:
+        if network.shape(name) is None:
+            existing = [tensor for tensor in network.graph.types if "//" not in tensor]
+            raise InputError(unknown_name("tensor", name, existing))
+    graph = optimized(network, [name for name in names if name not in network.known])
+    values = list(dict.fromkeys(o.value for o in graph.outputs if o.value not in graph.inputs))
+    used = {name for node in graph.nodes for name in node.inputs}
+    inputs = [name for name in graph.inputs if name in used]
+    program = lower(graph, inputs, values, threads) if values else None
+    batched = [name for name in graph.inputs if has_batch(graph.shape(name))]
+    return Compiled(
+        names=tuple(names),
+        steps=_steps(graph, program),
+        _program=program,
+        _inputs=tuple(inputs),
+        _computed=tuple(
+            (o.name, values.index(o.value), o.permutation)
+            for o in graph.outputs
+            if o.value not in graph.inputs
+        ),
+        _passed=tuple(
+            (o.name, o.value, o.permutation) for o in graph.outputs if o.value in graph.inputs
+        ),
+        _known=tuple((name, network.known[name]) for name in names if name in network.known),
+        _batch_input=batched[0] if batched else None,
+    )
+
+
+def optimized(
+    network: Network,
+    names: Sequence[str],
+    observe: Callable[[str, Graph], None] | None = None,
+) -> Graph:
+    """The graph that computes some computed tensors, after the passes.
+
+    Args:
+        network: as imported; not changed.
+        names: ONNX tensors that are computed.
+        observe: called after each pass with its name and the graph.
+    """
+    graph = network.graph.copy()
+    graph.outputs = [Output(name, name) for name in names]
+    run_passes(graph, observe)
+    return graph
+
+
+def _steps(graph: Graph, program: _core.Program | None) -> tuple[Step, ...]:
+    if program is None:
+        return ()
+    # Reshapes are views, of which a program has no steps.
+    nodes = [node for node in graph.nodes if node.op != "reshape"]
+    return tuple(
+        Step(
+            name=step.name,
+            operator=step.operator,
+            algorithm=step.algorithm,
+            shape=tuple(None if size == -1 else size for size in step.shape),
+            flops=step.flops,
+            tensors=node.tensors,
+        )
+        for node, step in zip(nodes, program.steps(), strict=True)
+    )

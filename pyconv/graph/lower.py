@@ -1,0 +1,59 @@
+"""IR → the native program that computes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pyconv import _core
+from pyconv.errors import InputError, ModelError
+from pyconv.graph.batch import Batch, Shape
+from pyconv.graph.batch import text as shape_text
+from pyconv.graph.ir import Graph
+
+
+def lower(graph: Graph, inputs: list[str], outputs: list[str], threads: int) -> _core.Program:
+    """Build the program.
+
+    Args:
+        graph: after the passes.
+        inputs: the values that each run is given, in order.
+        outputs: the values that each run returns, in order, each once.
+        threads: how many threads a run may use.
+
+    Raises:
+        ModelError: the native engine refuses a step.
+    """
+    builder = _core.ProgramBuilder()
+    ids = {name: builder.input(name, native_shape(graph.shape(name))) for name in inputs}
+    for name, array in graph.constants.items():
+        ids[name] = builder.constant(array)
+    for node in graph.nodes:
+        operands = [ids[name] for name in node.inputs]
+        attributes = {name: _native(value) for name, value in node.attributes.items()}
+        shape = graph.shape(node.output)
+        try:
+            ids[node.output] = builder.add(node.op, operands, attributes, name=node.tensors[-1])
+        except InputError as error:
+            raise ModelError(f"the step that computes {node.tensors[-1]!r}: {error}") from error
+        made = builder.shape(ids[node.output])
+        if made != native_shape(shape):
+            raise AssertionError(
+                f"the compiler gives {node.output!r} the shape {shape_text(shape)}, "
+                f"the native {node.op} {made}"
+            )
+    return builder.build([ids[name] for name in outputs], threads=threads)
+
+
+def native_shape(shape: Shape) -> list[int]:
+    """A shape as the native engine writes it: -1 for the batch."""
+    return [-1 if isinstance(size, Batch) else size for size in shape]
+
+
+def _native(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value, np.float32)
+    if isinstance(value, list | tuple):
+        return native_shape(tuple(value))
+    return value

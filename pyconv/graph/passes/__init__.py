@@ -1,0 +1,66 @@
+"""What happens between import and program: small rewrites of the graph, each on its own.
+
+A pass is a function that changes a `Graph` in place and keeps every output's value. None of them
+may lose a tensor that was asked for: `Graph.use_counts` counts being asked for as a use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from pyconv.graph.ir import Graph
+from pyconv.graph.passes.absorb_flatten_transposes import absorb_flatten_transposes
+from pyconv.graph.passes.cancel_transposes import cancel_transposes
+from pyconv.graph.passes.drop_identities import drop_identities
+from pyconv.graph.passes.eliminate_dead import eliminate_dead
+from pyconv.graph.passes.fold_batch_normalization import fold_batch_normalization
+from pyconv.graph.passes.fuse_activation import fuse_activation
+from pyconv.graph.passes.fuse_bias import fuse_bias
+from pyconv.graph.passes.fuse_max_pool import fuse_max_pool
+from pyconv.graph.passes.merge_reshapes import merge_reshapes
+from pyconv.graph.passes.recognize_activations import recognize_activations
+from pyconv.graph.passes.reshape_unit_transposes import reshape_unit_transposes
+from pyconv.graph.passes.sink_reshapes import sink_reshapes
+from pyconv.graph.passes.sink_transposes import sink_transposes
+from pyconv.graph.passes.view_outputs import view_outputs
+
+Pass: TypeAlias = Callable[[Graph], None]
+
+PASSES: tuple[Pass, ...] = (
+    drop_identities,
+    eliminate_dead,
+    recognize_activations,
+    # One layout from end to end.
+    cancel_transposes,
+    sink_transposes,
+    view_outputs,
+    eliminate_dead,
+    absorb_flatten_transposes,
+    reshape_unit_transposes,
+    merge_reshapes,
+    sink_reshapes,
+    merge_reshapes,
+    eliminate_dead,
+    # Fewer, larger steps.
+    fuse_bias,
+    fold_batch_normalization,
+    fuse_bias,
+    fuse_activation,
+    fuse_max_pool,
+    eliminate_dead,
+)
+"""In the order in which they run."""
+
+
+def run_passes(graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> None:
+    """Bring a graph to the form in which it is compiled.
+
+    Args:
+        graph: changed in place.
+        observe: called after each pass with the pass's name and the graph.
+    """
+    for step in PASSES:
+        step(graph)
+        if observe is not None:
+            observe(step.__name__, graph)

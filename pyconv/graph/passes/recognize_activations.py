@@ -1,0 +1,100 @@
+"""Activations that a file spells out in arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+from pyconv.graph.ir import Graph, Node
+from pyconv.graph.passes.eliminate_dead import eliminate_dead
+
+
+def recognize_activations(graph: Graph) -> None:
+    """Name the activations that exporters write as several operators.
+
+    x · sigmoid(x) → swish(x)
+    x · hard_sigmoid(x; 1/6, 1/2) → hard_swish(x)
+    x · 1/2 · (1 + erf(x / √2)), in any order of its factors → gelu(x)
+    """
+    producers = graph.producers()
+    for index, node in enumerate(graph.nodes):
+        if node.op != "multiply":
+            continue
+        found = _gated(node, producers) or _gelu(graph, node, producers)
+        if found is not None:
+            x, attributes = found
+            if graph.shape(x) == graph.shape(node.output):
+                named = Node("activation", (x,), node.output, attributes, node.tensors)
+                graph.nodes[index] = producers[node.output] = named
+    eliminate_dead(graph)  # what only the spelt-out form needed would count as a use
+
+
+def _gated(node: Node, producers: dict[str, Node]) -> tuple[str, dict[str, object]] | None:
+    for x, gate in (node.inputs, node.inputs[::-1]):
+        before = producers.get(gate)
+        if before is None or before.op != "activation" or before.inputs != (x,):
+            continue
+        function = before.attributes["activation"]
+        if function == "sigmoid":
+            return x, {"activation": "swish"}
+        slope, offset = before.attributes.get("alpha"), before.attributes.get("beta")
+        if function == "hard_sigmoid" and offset == 0.5 and _close(slope, 1 / 6):
+            return x, {"activation": "hard_swish"}
+    return None
+
+
+def _gelu(
+    graph: Graph, node: Node, producers: dict[str, Node]
+) -> tuple[str, dict[str, object]] | None:
+    factors = _factors(graph, node, producers)
+    scale = math.prod(value for _, value in factors if value is not None)
+    names = [name for name, value in factors if value is None]
+    if len(names) != 2 or not _close(scale, 0.5):
+        return None
+    for x, gate in (names, names[::-1]):
+        one_plus_erf = producers.get(gate)
+        if one_plus_erf is None or one_plus_erf.op != "add":
+            continue
+        erfs = [n for n in one_plus_erf.inputs if _scalar(graph, n) is None]
+        ones = [n for n in one_plus_erf.inputs if _scalar(graph, n) == 1.0]
+        erf = producers.get(erfs[0]) if len(erfs) == len(ones) == 1 else None
+        if erf is None or erf.attributes.get("activation") != "erf":
+            continue
+        if _is_x_over_root_two(graph, erf.inputs[0], x, producers):
+            return x, {"activation": "gelu"}
+    return None
+
+
+def _factors(
+    graph: Graph, node: Node, producers: dict[str, Node]
+) -> list[tuple[str, float | None]]:
+    """The factors of a product, looking through products by a number."""
+    result: list[tuple[str, float | None]] = []
+    for name in node.inputs:
+        inner = producers.get(name)
+        scalars = [_scalar(graph, n) for n in inner.inputs] if inner else []
+        if inner and inner.op == "multiply" and any(value is not None for value in scalars):
+            result += list(zip(inner.inputs, scalars, strict=True))
+        else:
+            result.append((name, _scalar(graph, name)))
+    return result
+
+
+def _is_x_over_root_two(graph: Graph, name: str, x: str, producers: dict[str, Node]) -> bool:
+    node = producers.get(name)
+    if node is None or x not in node.inputs:
+        return False
+    others = [_scalar(graph, n) for n in node.inputs if n != x]
+    if len(others) != 1 or others[0] is None:
+        return False
+    if node.op == "multiply":
+        return _close(others[0], math.sqrt(0.5))
+    return node.op == "divide" and node.inputs[0] == x and _close(others[0], math.sqrt(2))
+
+
+def _scalar(graph: Graph, name: str) -> float | None:
+    array = graph.constants.get(name)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
+def _close(value: object, wanted: float) -> bool:
+    return isinstance(value, float) and math.isclose(value, wanted, rel_tol=1e-6)
