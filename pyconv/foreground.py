@@ -57,10 +57,10 @@ def ink(pixels: Pixels) -> Floats | None:
     full = strength[strong & (strength > 0)]
     if not full.size:  # as much is lighter than the paper as is darker
         return None
-    strength /= np.median(full)
+    level = float(np.median(full))
     # Below the one end is paper, above the other is full ink; half-covered pixels stay half.
-    low = min(max(0.1, 4 * noise), 0.4)
-    strength = np.clip((strength - low) / (1 - 2 * low), 0.0, 1.0)
+    low = min(max(0.1, 4 * noise / level), 0.4)
+    strength = np.clip((strength / level - low) / (1 - 2 * low), 0.0, 1.0)
     shape = _significant(strength, strength > INSIDE, noise)
     shape &= ~_intruders(shape)
     return np.where(_grown(shape), strength, 0.0) if shape.any() else None

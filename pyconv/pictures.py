@@ -8,7 +8,6 @@ rotation. `prepare` takes all of that away. The steps, with pictures, stand in d
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from pyconv.errors import InputError, PictureError
-from pyconv.foreground import INSIDE, clothing, edge, ink
+from pyconv.foreground import INSIDE, Floats, Mask, Pixels, clothing, edge, ink
 from pyconv.metadata import InputContract
 
 MAX_PIXELS = 64_000_000
@@ -28,10 +27,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 Picture = str | Path | bytes | Image.Image
 """A picture's file, the bytes of one, or a picture already decoded."""
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-Pixels = NDArray[np.uint8]
 
 _WORKING_SIDE = 512  # larger pictures are reduced to this before anything is looked for in them
 
@@ -119,7 +114,7 @@ def prepare(
         resized = image.convert(mode).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(resized).reshape(height, width, contract.channels)
     style = _mnist if contract.picture == "mnist" else _fashion_mnist
-    grey = style(_without_color(image), height, width)
+    grey = style(_without_color(_reduced(image)), height, width)
     if grey is None:
         name = str(source) if isinstance(source, str | Path) else "the picture"
         raise PictureError(
@@ -152,7 +147,7 @@ def save(pixels: NDArray[np.uint8], path: str | Path) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(path, "PNG")
     except OSError as error:
-        raise InputError(f"{os.fspath(path)}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
@@ -183,18 +178,18 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 def _opaque(image: Image.Image) -> Image.Image:
     """Put something behind an RGBA image that its object stands out from."""
-    array = np.asarray(image, np.float64)
-    colors, cover = array[:, :, :3], array[:, :, 3] / 255
-    framed = edge(cover) > 0.5
-    if framed.mean() > 0.5:
+    around = edge(np.asarray(image))
+    opaque = around[:, 3] > 127
+    if opaque.mean() > 0.5:
         # A picture with holes or round corners: they get the colour of its own background.
-        behind = np.median(edge(colors)[framed], axis=0)
+        behind = np.median(around[opaque, :3], axis=0)
     else:
-        light = np.average(colors.mean(axis=2), weights=cover) if cover.any() else 0.0
-        behind = np.full(3, 0.0 if light > 127.5 else 255.0)
-    # The mixture of the two, weighted by the cover.
-    mixed = behind + (colors - behind) * cover[:, :, np.newaxis]
-    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+        pixels = np.asarray(_reduced(image), np.float64)
+        colors, cover = pixels[:, :, :3].mean(axis=2), pixels[:, :, 3]
+        light = np.average(colors, weights=cover) if cover.any() else 0.0
+        behind = np.full(3, 0 if light > 127.5 else 255)
+    paper = Image.new("RGBA", image.size, (*behind.astype(int).tolist(), 255))
+    return Image.alpha_composite(paper, image).convert("RGB")
 
 
 def _without_color(image: Image.Image) -> Image.Image:
@@ -209,7 +204,7 @@ def _mnist(image: Image.Image, height: int, width: int) -> Pixels | None:
     """Ink as MNIST would hold it, (height, width); None where there is none."""
     if image.mode == "L" and _is_mnist(pixels := np.asarray(image), height, width):
         return pixels
-    strength = ink(np.asarray(_reduced(image)))
+    strength = ink(np.asarray(image))
     if strength is None:
         return None
     # MNIST's box is 20 of 28 pixels.
@@ -247,7 +242,7 @@ def _fashion_mnist(image: Image.Image, height: int, width: int) -> Pixels | None
     """An object as Fashion-MNIST would hold it, (height, width); None where there is none."""
     if image.mode == "L" and _is_fashion_mnist(pixels := np.asarray(image), height, width):
         return pixels
-    light = clothing(np.asarray(_reduced(image.convert("L"))))
+    light = clothing(np.asarray(image.convert("L")))
     if light is None:
         return None
     light = _resized(light, _crop(light > 0), height, width)
