@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,7 @@ class Model:
     @property
     def layers(self) -> Sequence[str]:
         """The names that `activations` takes: Keras layers, or tensors where there is no map."""
-        return [layer.name for layer in self._layers()]
+        return [layer.name for layer in self.layer_map]
 
     @property
     def input_contract(self) -> InputContract | None:
@@ -181,7 +182,7 @@ class Model:
         Raises:
             InputError: a layer does not exist, or as for `predict`.
         """
-        known = {layer.name: layer for layer in self._layers()}
+        known = {layer.name: layer for layer in self.layer_map}
         names = list(known) if layers is None else list(layers)
         chosen = [known.get(name) or Layer(name, "", name, (), ()) for name in names]
         inputs = self.preprocess(images)
@@ -262,7 +263,9 @@ class Model:
 
         return summarize(self)
 
-    def _layers(self) -> Sequence[Layer]:
+    @cached_property
+    def layer_map(self) -> Sequence[Layer]:
+        """Which tensor is which layer; for a file that does not say, each tensor is one."""
         if self.metadata.layers:
             return self.metadata.layers
         model = onnx.load(str(self.path), load_external_data=False)

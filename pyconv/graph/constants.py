@@ -84,9 +84,7 @@ def evaluate(node: OnnxNode, inputs: Sequence[Known | None], opset: int) -> list
         raise ModelError(f"{node}: {list(present[0].values)} is too large for a constant")
     try:
         evaluator = ReferenceEvaluator(node.proto, opsets={"": opset})
-        feeds = {
-            name: item.values for name, item in zip(node.inputs, inputs, strict=True) if item
-        }
+        feeds = {name: item.values for name, item in zip(node.inputs, inputs, strict=True) if item}
         results = evaluator.run(None, feeds)
     except Exception as error:  # whatever NumPy or the evaluator makes of nonsense
         raise ModelError(f"{node} cannot be computed: {error}") from error

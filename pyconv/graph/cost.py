@@ -46,9 +46,7 @@ def split_cost(network: Network, tensors: Iterable[str]) -> Mapping[str, Cost]:
     operations: dict[str, int] = defaultdict(int)
     for node in graph.nodes:
         shapes = [graph.shape(name) for name in node.inputs]
-        operations[node.output] = flops(
-            node.op, node.attributes, shapes, graph.shape(node.output)
-        )
+        operations[node.output] = flops(node.op, node.attributes, shapes, graph.shape(node.output))
     paid: set[str] = set()
     costs = {}
     for tensor in tensors:

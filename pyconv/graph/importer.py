@@ -115,9 +115,7 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
     graph = Graph(inputs=[info.name for info in file.inputs])
     for info in file.inputs:
         graph.types[info.name] = TensorType(shapes[info.name], info.dtype)
-    network = Network(
-        graph, {name: Known.of(array) for name, array in file.constants.items()}
-    )
+    network = Network(graph, {name: Known.of(array) for name, array in file.constants.items()})
     lacking: dict[str, str] = {}
     unusable: set[str] = set()  # what follows from something that is missing
     for node in file.nodes:
@@ -155,8 +153,14 @@ def _import_node(file: OnnxFile, node: OnnxNode, network: Network) -> None:
     )
 
 
-_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-           "RandomUniformLike")
+_RANDOM = (
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+)
 _CONTROL_FLOW = ("If", "Loop", "Scan")  # their bodies may see tensors that are no inputs
 
 

@@ -90,9 +90,8 @@ def read(path: Path) -> OnnxFile:
     _check_external_data(path, model)
     opset = _check_opset(path, model)
     try:
-        # By path: the checker then looks for external data beside the file.
-        onnx.checker.check_model(str(path))
         external_data_helper.load_external_data_for_model(model, str(path.parent))
+        onnx.checker.check_model(_with_shapes(model))
         if model.functions:
             model = inliner.inline_local_functions(model)
         return _contents(path, opset, model)
@@ -101,6 +100,16 @@ def read(path: Path) -> OnnxFile:
     except Exception as error:
         # Also what decoding a damaged tensor raises: ValueError, TypeError, onnx's own.
         raise ModelError(f"{path}: the ONNX file is broken: {str(error).strip()}") from error
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as the checker wants it: it insists on shapes that no engine needs."""
+    checked = onnx.ModelProto()
+    checked.CopyFrom(model)
+    for item in (*checked.graph.input, *checked.graph.output):
+        if item.type.HasField("tensor_type"):
+            item.type.tensor_type.shape.SetInParent()
+    return checked
 
 
 def _contents(path: Path, opset: int, model: onnx.ModelProto) -> OnnxFile:

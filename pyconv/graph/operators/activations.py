@@ -119,4 +119,3 @@ def _softmax_importer(op: str) -> ImportFunction:
 
 onnx_operator("Softmax")(_softmax_importer("softmax"))
 onnx_operator("LogSoftmax")(_softmax_importer("log_softmax"))
-

@@ -11,10 +11,15 @@ from pyconv.graph.operators.registry import ImportFunction, onnx_operator
 
 def _operands(context: Context) -> tuple[str, str]:
     a, b = context.values()
-    if context.opset < 7 and context.attribute("broadcast", 0) and context.attribute("axis", -1) != -1:
+    if (
+        context.opset < 7
+        and context.attribute("broadcast", 0)
+        and context.attribute("axis", -1) != -1
+    ):
         # Opset 6: b's axes begin at `axis` of a; since opset 7 they end where a's do.
-        rank, (axis,) = len(context.shape(a)), context.axes(
-            [context.attribute("axis")], len(context.shape(a))
+        rank, (axis,) = (
+            len(context.shape(a)),
+            context.axes([context.attribute("axis")], len(context.shape(a))),
         )
         missing = rank - axis - len(context.shape(b))
         if missing < 0:

@@ -97,7 +97,9 @@ class Context:
             self._check_dtype(self._graph.types[name].dtype)
             return name
         if name not in self._graph.constants:
-            array = np.ascontiguousarray(self.weights(index)).reshape(self._known[name].values.shape)
+            array = np.ascontiguousarray(self.weights(index)).reshape(
+                self._known[name].values.shape
+            )
             self._graph.constants[name] = array
             self._graph.declare(name, array.shape)
         return name

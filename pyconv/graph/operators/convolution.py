@@ -31,9 +31,7 @@ def _channels_first(context: Context, y: str, spatial: int) -> None:
     n, _, width, channels = context.shape(y)
     if spatial == 1:
         y = context.emit("reshape", y, shape=(n, width, channels))
-    context.emit(
-        "transpose", y, output=0, permutation=(0, spatial + 1, *range(1, spatial + 1))
-    )
+    context.emit("transpose", y, output=0, permutation=(0, spatial + 1, *range(1, spatial + 1)))
 
 
 def _window(context: Context, x: str, kernel: Sequence[int], spatial: int) -> dict[str, Any]:
@@ -67,7 +65,9 @@ def _window(context: Context, x: str, kernel: Sequence[int], spatial: int) -> di
     elif auto_pad == "VALID":
         pads = [0] * 2 * spatial
     elif auto_pad != "NOTSET":
-        raise ModelError(f"expected auto_pad NOTSET, VALID, SAME_UPPER or SAME_LOWER, got {auto_pad}")
+        raise ModelError(
+            f"expected auto_pad NOTSET, VALID, SAME_UPPER or SAME_LOWER, got {auto_pad}"
+        )
     if spatial == 1:
         strides, dilations = [1, *strides], [1, *dilations]
         pads = [0, pads[0], 0, pads[1]]

@@ -28,9 +28,7 @@ def absorb_flatten_transposes(graph: Graph) -> None:
         rows = np.arange(weights.shape[0]).reshape(maps).transpose(back).reshape(-1)
         value = graph.fresh(reshape.output)
         graph.declare(value, graph.shape(reshape.output))
-        nodes.append(
-            Node("reshape", transpose.inputs, value, reshape.attributes, reshape.tensors)
-        )
+        nodes.append(Node("reshape", transpose.inputs, value, reshape.attributes, reshape.tensors))
         nodes.append(
             node.with_inputs(value).with_attributes(weights=np.ascontiguousarray(weights[rows]))
         )
