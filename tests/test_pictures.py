@@ -482,8 +482,9 @@ def test_prepared_digit_is_left_as_it_is() -> None:
     np.testing.assert_array_equal(again, _REFERENCE)
 
 
-def test_digit_of_28_pixels_off_centre_is_centred() -> None:
-    moved = np.roll(_REFERENCE, (3, -3), (0, 1))
+@pytest.mark.parametrize("move", [(3, 0), (0, -3)])
+def test_digit_of_28_pixels_off_centre_is_centred(move: tuple[int, int]) -> None:
+    moved = np.roll(_REFERENCE, move, (0, 1))
     again = pictures.prepare(Image.fromarray(moved), _DIGIT)[:, :, 0]
     np.testing.assert_allclose(_center(again), (14, 14), atol=0.51)
 
