@@ -147,6 +147,24 @@ def _last_axis(
     return (node, permutation) if permutation[-1] == len(permutation) - 1 else None
 
 
+def _unit_axes(
+    graph: Graph, node: Node, permutation: Permutation
+) -> tuple[Node, Permutation] | None:
+    """A reshape that only adds and drops axes of size 1, as `Squeeze` does."""
+    before, after = graph.shape(node.inputs[0]), graph.shape(node.output)
+    if [size for size in before if size != 1] != [size for size in after if size != 1]:
+        return None
+    # Every larger axis goes where it was before the transpose; an axis of size 1 stays with the
+    # larger axis that follows it.
+    came_from = iter(permutation[axis] for axis, size in enumerate(before) if size != 1)
+    places = [next(came_from) if size != 1 else -1 for size in after]
+    following = len(before)
+    for axis in reversed(range(len(after))):
+        following = places[axis] = following if places[axis] == -1 else places[axis]
+    order = sorted(range(len(after)), key=lambda axis: (places[axis], after[axis] != 1, axis))
+    return node.with_attributes(shape=permuted(after, order)), inverse(order)
+
+
 _SINKS: Mapping[str, _Sink] = {
     "activation": _unchanged,
     "concat": _one_axis,
@@ -154,6 +172,7 @@ _SINKS: Mapping[str, _Sink] = {
     "log_softmax": _one_axis,
     "pad": _pads,
     "reduce": _reduced,
+    "reshape": _unit_axes,
     "slice": _ranges,
     "softmax": _one_axis,
     **dict.fromkeys(BINARY, _broadcasting),
