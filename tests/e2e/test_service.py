@@ -86,11 +86,11 @@ def test_activations_through_the_service_are_the_networks(address: str, tmp_path
 def test_interrupted_classify_ends_at_once_and_alone(tmp_path: Path) -> None:
     late = tmp_path / "late.png"  # a picture that never comes: a pipe that nobody writes to
     os.mkfifo(late)
-    command = [*_PYCONV, "classify", str(bundled.samples("digits")[0]), str(late)]
+    command = [*_PYCONV, "classify", str(bundled.samples("fashion")[0]), str(late)]
     with subprocess.Popen(
-        [*command, "--model", "digits"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        writer = _open_when_read(late)
+        writer = _open_when_read(late, process)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert process.stderr is not None
@@ -98,12 +98,11 @@ def test_interrupted_classify_ends_at_once_and_alone(tmp_path: Path) -> None:
         os.close(writer)
 
 
-def _open_when_read(pipe: Path) -> int:
-    """Wait until somebody reads from the pipe."""
-    deadline = time.monotonic() + 20
+def _open_when_read(pipe: Path, reader: subprocess.Popen[str]) -> int:
+    """Wait until the reader has opened the pipe."""
     while True:
         try:
             return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:
-            assert time.monotonic() < deadline, "nobody reads the picture"
+            assert reader.poll() is None, "the command ended before it read the picture"
             time.sleep(0.05)
