@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -281,7 +281,7 @@ class Model:
 
 
 def _guess_contract(inputs: Sequence[TensorInfo]) -> InputContract | None:
-    """The contract of a file that has none: one float input of four axes, channels first or last."""
+    """The contract where a file has none: one float input of four axes, channels first or last."""
     if len(inputs) != 1 or inputs[0].dtype != "float32":
         return None
     name, shape = inputs[0].name, inputs[0].shape

@@ -55,10 +55,10 @@ class Batch:
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Dim:
-        return self + -1 * other
+        return self.__add__(other * -1)
 
     def __rsub__(self, other: Any) -> Dim:
-        return -1 * self + other
+        return Batch(-self.factor).__add__(other)
 
     def __lt__(self, other: object) -> bool:
         raise BatchError(f"{self} compared with {other}")

@@ -54,11 +54,9 @@ def split_cost(network: Network, tensors: Iterable[str]) -> Mapping[str, Cost]:
         waiting = [tensor]
         while waiting:
             name = waiting.pop()
-            node = producers.get(name)
-            if name in paid or name in own or node is None:
-                continue
-            own.add(name)
-            waiting += node.inputs
+            if name in producers and name not in paid and name not in own:
+                own.add(name)
+                waiting += producers[name].inputs
         paid |= own
         made = frozenset(name for value in own for name in producers[value].tensors)
         costs[tensor] = Cost(

@@ -72,31 +72,21 @@ def unsupported(file: OnnxFile, uses: Mapping[str, str]) -> UnsupportedOperatorE
     )
 
 
-def batch_shapes(file: OnnxFile, given: Mapping[str, Shape] | None = None) -> dict[str, Shape]:
+def batch_shapes(file: OnnxFile) -> dict[str, Shape]:
     """The shape of every input, a free leading axis being the batch.
 
-    Args:
-        file: the model.
-        given: shapes that arrays came with; they settle the other free axes.
-
     Raises:
-        BatchError: an axis is free that is not the first, and nothing was given.
+        BatchError: an axis is free that is not the first, or only some inputs have a batch.
     """
     shapes: dict[str, Shape] = {}
     for info in file.inputs:
-        declared = info.shape
-        if declared is None:
-            if given is None:
-                raise BatchError(f"the input {info.name!r} may have any shape")
-            declared = (None, *given[info.name][1:]) if given[info.name] else ()
+        if info.shape is None:
+            raise BatchError(f"the input {info.name!r} may have any shape")
         sizes: list[Dim] = []
-        for axis, size in enumerate(declared):
-            if size is None and axis == 0:
-                sizes.append(Batch())
-            elif size is None and given is None:
+        for axis, size in enumerate(info.shape):
+            if size is None and axis > 0:
                 raise BatchError(f"axis {axis} of the input {info.name!r} may have any size")
-            else:
-                sizes.append(given[info.name][axis] if size is None and given else size or 0)
+            sizes.append(Batch() if size is None else size)
         shapes[info.name] = tuple(sizes)
     batched = [has_batch(shape) for shape in shapes.values()]
     if any(batched) and not all(batched):

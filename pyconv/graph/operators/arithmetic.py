@@ -46,7 +46,7 @@ def _variadic(op: str, *, mean: bool = False) -> ImportFunction:
             last = index == len(rest) - 1 and not mean
             total = context.emit(op, total, value, output=0 if last else None)
         if mean:
-            share = context.constant(np.float32(1 / (len(rest) + 1)))
+            share = context.constant(np.array(1 / (len(rest) + 1)))
             context.emit("multiply", total, share, output=0)
 
     return emit

@@ -14,7 +14,7 @@ from pyconv.graph.operators.registry import Unsupported, onnx_operator
 
 
 def _channels_last(context: Context) -> str:
-    """Input 0, (n, c, spatial…) → (n, height, width, c); a single spatial axis becomes the width."""
+    """Input 0, (n, c, spatial…) → (n, height, width, c); a lone spatial axis becomes the width."""
     x = context.value(0)
     shape = context.shape(x)
     spatial = len(shape) - 2

@@ -42,7 +42,7 @@ def _gemm(context: Context) -> None:
     else:
         addend = context.value(2)
         if beta != 1:
-            addend = context.emit("multiply", addend, context.constant(beta))
+            addend = context.emit("multiply", addend, context.constant(np.array(beta)))
     if broadcast(context.shape(product), context.shape(addend)) != context.shape(product):
         raise Unsupported("Gemm with an addend larger than the product")
     context.emit("add", product, addend, output=0)
