@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HELP = "export a Keras model to ONNX"
 
 _COMPARED_IMAGES = 64
+_WIDTH = 160
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +88,6 @@ exit status: 0 when the file was written, 1 if it was not"""
 
 def run(args: argparse.Namespace) -> int:
     """Export, and print the comparison."""
-    from rich.console import Console
-
     from pyconv import data
     from pyconv.training import export
 
@@ -106,9 +105,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(exported.to_dict(), indent=2))
     else:
-        print_comparison(Console(), exported)
+        print_comparison(wide_console(), exported)
         print(exported.path)
     return 0
+
+
+def wide_console() -> Console:
+    """Standard output, as wide as a table of layers needs where it is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _WIDTH)
 
 
 def print_comparison(console: Console, exported: Exported) -> None:

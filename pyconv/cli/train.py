@@ -242,15 +242,14 @@ def _progress() -> Iterator[tuple[Callable[[Progress], None], Callable[[Epoch], 
 
 
 def _print(result: Run) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from pyconv.cli.export import print_comparison
+    from pyconv.cli.export import print_comparison, wide_console
 
-    console = Console()
+    console = wide_console()
     print_comparison(console, result.exported)
-    table = Table(title="Accuracy of model.onnx over all images", title_justify="left")
-    table.add_column("images")
+    table = Table(title="Accuracy of model.onnx", title_justify="left")
+    table.add_column("all images")
     for engine in result.accuracy["test"]:
         table.add_column(engine, justify="right")
     for split, by_engine in result.accuracy.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,9 +19,9 @@ from pyconv.engines.base import EngineName, shape_text
 from pyconv.errors import ExportError, InputError, ModelError
 from pyconv.metadata import InputContract, Layer, Metadata, OutputContract, OutputKind, PictureStyle
 from pyconv.training import pictures, recording
+from pyconv.training.backend import import_keras
 from pyconv.training.conversion import convert
 from pyconv.training.files import write_atomically
-from pyconv.training.backend import import_keras
 from pyconv.training.lean import LeanModel, make_lean
 from pyconv.training.verification import Verification, verify
 
@@ -186,16 +187,14 @@ def load_keras(path: Path) -> keras.Model:
         raise ModelError(f"there is no file {path}: expected a Keras model (.keras)")
     try:
         return keras.models.load_model(path, compile=False)
-    except TypeError as error:
-        if "Could not locate class" not in str(error):
-            raise ModelError(f"{path}: Keras cannot load it: {error}") from error
-        raise ModelError(
-            f"{path}: it uses a layer that Keras does not know; load it in Python, where the "
-            "layer's class is defined, and call pyconv.training.export(model, path). "
-            f"Keras says: {_first_line(error)}"
-        ) from error
     except Exception as error:  # Keras lets zipfile's, h5py's and its own errors through
-        raise ModelError(f"{path}: Keras cannot load it: {_first_line(error)}") from error
+        unknown = re.search(r"Could not locate class '(\w+)'", str(error))
+        if unknown is None:
+            raise ModelError(f"{path}: Keras cannot load it: {_first_line(error)}") from error
+        raise ModelError(
+            f"{path}: it uses {unknown[1]}, which Keras does not know; load it in Python, where "
+            "that class is defined, and call pyconv.training.export(model, path)"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

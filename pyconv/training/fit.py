@@ -17,9 +17,9 @@ from pyconv.data import Dataset
 from pyconv.errors import InputError, ModelError
 from pyconv.training import history as history_file
 from pyconv.training import networks
+from pyconv.training.backend import import_keras, import_tensorflow
 from pyconv.training.files import write_atomically
 from pyconv.training.history import Epoch
-from pyconv.training.backend import import_keras, import_tensorflow
 from pyconv.training.settings import Settings
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ def make_lean(conversion: Conversion) -> LeanModel:
         found[recorded.name] = LayerTensor(tensor, axes, shape[1:])
 
     del graph.output[len(conversion.outputs) :]
-    _cancel_permutations(graph)
+    _cancel_permutations(graph, constants, shapes)
     _fix_reshapes(graph, shapes)
     _drop_unused(graph)
 
@@ -174,26 +174,27 @@ def unit_axes_permutation(
 # --- rewriting -------------------------------------------------------------------------------
 
 
-def _cancel_permutations(graph: onnx.GraphProto) -> None:
-    """Take out identities, and transposes that undo one another."""
+def _cancel_permutations(
+    graph: onnx.GraphProto, constants: Set[str], shapes: Mapping[str, tuple[int | None, ...]]
+) -> None:
+    """Take out identities, and permutations that undo one another."""
     origin: dict[str, str] = {}  # of a tensor that is another one: that one
-    transposes: dict[str, onnx.NodeProto] = {}
+    permuted: dict[str, tuple[str, tuple[int, ...]]] = {}  # of a tensor: which one, and how
     nodes = []
     for node in graph.node:
+        permutation = _permutation(node, constants, shapes)
         for place, name in enumerate(node.input):
             node.input[place] = origin.get(name, name)
-        if node.op_type == "Identity":
-            origin[node.output[0]] = node.input[0]
-            continue
-        if node.op_type == "Transpose":
-            below = transposes.get(node.input[0])
-            if below is not None:
-                axes = [_perm(below)[axis] for axis in _perm(node)]
-                if axes == sorted(axes):
-                    origin[node.output[0]] = below.input[0]
-                    continue
-                node = helper.make_node("Transpose", below.input, node.output, perm=axes)
-            transposes[node.output[0]] = node
+        if permutation is not None:
+            source = node.input[0]
+            if permutation and source in permuted:
+                source, below = permuted[source]
+                permutation = tuple(below[axis] for axis in permutation)
+                node = helper.make_node("Transpose", [source], node.output, perm=permutation)
+            if list(permutation) == sorted(permutation):
+                origin[node.output[0]] = source
+                continue
+            permuted[node.output[0]] = (source, permutation)
         nodes.append(node)
     # An output needs a tensor of its own: neither the graph's input nor another output's.
     taken = {item.name for item in graph.input}
@@ -281,7 +282,10 @@ def _readable_names(graph: onnx.GraphProto, layers: Mapping[str, LayerTensor]) -
     for layer, at in layers.items():
         if at.tensor not in names:
             name(at.tensor, layer)
-    owners = _owners(graph, {tensor: layer for tensor, layer in names.items() if tensor != layer})
+    for output in graph.output:
+        if output.name not in names:
+            name(output.name, "output")
+    owners = _owners(graph, names)
     weights = _constants(graph)
     for node in graph.node:
         owner = owners[node.output[0]]

@@ -1,0 +1,247 @@
+"""Keras models exported to ONNX: the same numbers, at every layer, from a lean file."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import pyconv
+from pyconv.engines.base import EngineName
+from pyconv.errors import ExportError, InputError, ModelError
+from pyconv.training import Explanation, export
+
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.skipif(
+        importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
+    ),
+]
+
+from . import models  # noqa: E402
+
+ENGINES: tuple[EngineName, ...] = ("onnxruntime", "native")
+
+
+def _operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(str(path)).graph.node]
+
+
+@pytest.mark.parametrize("name", models.ALL)
+def test_export_computes_what_keras_does_at_every_layer(name: str, tmp_path: Path) -> None:
+    model = models.ALL[name]()
+    exported = export(model, tmp_path / "model.onnx")
+    assert exported.untraced == ()
+    assert exported.verification.warnings == ()
+    assert exported.verification.engines == ENGINES
+    assert max(item.relative for item in exported.verification.differences) < 1e-5
+    onnx.checker.check_model(str(exported.path), full_check=True)
+
+
+@pytest.mark.parametrize("name", models.ALL)
+def test_export_maps_every_layer(name: str, tmp_path: Path) -> None:
+    model = models.ALL[name]()
+    exported = export(model, tmp_path / "model.onnx", engines=["onnxruntime"])
+    mapped = {layer.name: layer for layer in exported.metadata.layers}
+    own = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
+    assert {layer.name for layer in own} <= set(mapped)
+    assert all(mapped[layer.name].parameters == layer.count_params() for layer in own)
+    assert all(mapped[layer.name].operator == type(layer).__name__ for layer in own)
+
+
+def test_activations_are_keras_own(tmp_path: Path) -> None:
+    import keras
+
+    model = models.residual()
+    export(model, tmp_path / "model.onnx")
+    images = np.random.default_rng(1).uniform(size=(3, 8, 8, 1)).astype(np.float32)
+    inner = keras.Model(model.inputs, [layer.output for layer in model.layers[1:]])
+    expected = dict(zip([x.name for x in model.layers[1:]], inner([images]), strict=True))
+    for engine in ENGINES:
+        got = pyconv.load(tmp_path / "model.onnx", engine=engine).activations(images)
+        assert set(got) == set(expected)
+        for name, array in got.items():
+            np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_file_of_the_lesson_holds_what_it_computes_and_no_more(tmp_path: Path) -> None:
+    export(models.lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
+    assert _operators(tmp_path / "model.onnx") == [
+        *("Reshape", "Conv", "Relu", "MaxPool", "Conv", "Relu", "MaxPool"),
+        *("Transpose", "Reshape", "MatMul", "Add", "Relu", "MatMul", "Add", "Softmax"),
+    ]
+
+
+def test_file_has_readable_names(tmp_path: Path) -> None:
+    export(models.lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    assert {"conv2d/kernel", "conv2d/bias", "dense_1/kernel", "dense_1/bias"} <= {
+        item.name for item in model.graph.initializer
+    }
+    assert [node.name for node in model.graph.node if node.op_type == "Conv"] == [
+        "conv2d/Conv",
+        "conv2d_1/Conv",
+    ]
+    assert [item.name for item in model.graph.input] == ["image"]
+    assert not any(node.doc_string for node in model.graph.node)
+    assert [item.domain for item in model.opset_import] == [""]
+
+
+def test_metadata_of_a_classifier(tmp_path: Path) -> None:
+    explanation = Explanation(labels=("a", "b", "c"), picture="mnist", provenance={"why": "test"})
+    export(models.lesson(), tmp_path / "model.onnx", explanation, engines=["onnxruntime"])
+    model = pyconv.load(tmp_path / "model.onnx", engine="onnxruntime")
+    contract = model.metadata.input
+    assert contract is not None
+    assert (contract.height, contract.width, contract.channels) == (14, 14, 1)
+    assert (contract.rank, contract.picture, contract.scale) == (4, "mnist", 1 / 255)
+    assert model.metadata.output is not None
+    assert model.metadata.output.kind == "probabilities"
+    assert model.labels == ("a", "b", "c")
+    assert model.metadata.provenance["why"] == "test"
+    assert "keras" in model.metadata.provenance["versions"]
+
+
+@pytest.mark.parametrize(
+    ("make", "labels", "kind"),
+    [
+        (models.dense, ("a", "b", "c"), "logits"),
+        (models.dense, (), "values"),
+        (models.residual, (), "probabilities"),
+        (models.grouped, (), "values"),
+    ],
+)
+def test_output_kind_is_found_out(
+    make: models.Make, labels: tuple[str, ...], kind: str, tmp_path: Path
+) -> None:
+    exported = export(
+        make(), tmp_path / "m.onnx", Explanation(labels=labels), engines=["onnxruntime"]
+    )
+    assert exported.metadata.output is not None
+    assert exported.metadata.output.kind == kind
+
+
+@pytest.mark.parametrize("make", [models.rescaling, models.normalization])
+def test_model_that_rescales_gets_pixels_as_they_are(make: models.Make, tmp_path: Path) -> None:
+    exported = export(make(), tmp_path / "m.onnx", engines=["onnxruntime"])
+    assert exported.metadata.input is not None
+    assert exported.metadata.input.scale == 1.0
+
+
+def test_export_of_a_saved_file_equals_that_of_its_model(tmp_path: Path) -> None:
+    model = models.nested()
+    model.save(tmp_path / "own.keras")
+    export(tmp_path / "own.keras", tmp_path / "own.onnx", engines=["onnxruntime"])
+    images = np.random.default_rng(2).uniform(size=(2, 8, 8, 1)).astype(np.float32)
+    got = pyconv.load(tmp_path / "own.onnx", engine="onnxruntime").predict(images)
+    np.testing.assert_allclose(got, model(images), rtol=0, atol=1e-6)
+
+
+def test_model_of_any_size_needs_one(tmp_path: Path) -> None:
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(2, 3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    with pytest.raises(ExportError, match="--size HEIGHT WIDTH"):
+        export(model, tmp_path / "m.onnx")
+    exported = export(model, tmp_path / "m.onnx", size=(9, 12), engines=["onnxruntime"])
+    assert exported.metadata.input is not None
+    assert (exported.metadata.input.height, exported.metadata.input.width) == (9, 12)
+
+
+def test_export_that_is_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyconv.training import lean
+
+    original = lean.make_lean
+
+    def spoiled(conversion: object) -> lean.LeanModel:
+        result = original(conversion)  # type: ignore[arg-type]
+        weight = next(w for w in result.onnx.graph.initializer if w.name == "dense_1/kernel")
+        values = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        return result
+
+    monkeypatch.setattr("pyconv.training.exporter.make_lean", spoiled)
+    with pytest.raises(ExportError, match="'dense_1' is off by"):
+        export(models.lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_operator_that_native_lacks_is_a_warning(tmp_path: Path) -> None:
+    import keras
+
+    image = keras.Input((6, 6, 1))
+    model = keras.Model(image, keras.layers.Lambda(lambda x: keras.ops.cumsum(x, axis=1))(image))
+    exported = export(model, tmp_path / "model.onnx")
+    assert exported.verification.engines == ("onnxruntime",)
+    (warning,) = exported.verification.warnings
+    assert "CumSum" in warning
+    assert 'engine="onnxruntime"' in warning
+
+
+def _several_inputs() -> object:
+    import keras
+
+    a, b = keras.Input((4, 4, 1), name="left"), keras.Input((4, 4, 1), name="right")
+    return keras.Model([a, b], keras.layers.Add()([a, b]))
+
+
+def _sequence() -> object:
+    import keras
+
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+
+
+def _unbuilt() -> object:
+    import keras
+
+    return keras.Sequential([keras.layers.Conv2D(2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_several_inputs, r"expected one input, got 2 \(left, right\)"),
+        (_sequence, r"expected an input of shape .* got \(n, 8\)"),
+        (_unbuilt, "give it a keras.Input"),
+    ],
+)
+def test_export_refuses_what_is_no_image_model(
+    make: models.Make, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(make(), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_must_fit_the_output(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="each of the output's 3 numbers, got 2"):
+        export(models.lesson(), tmp_path / "m.onnx", Explanation(labels=("a", "b")))
+
+
+def test_broken_or_missing_keras_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no file"):
+        export(tmp_path / "none.keras", tmp_path / "m.onnx")
+    (tmp_path / "broken.keras").write_bytes(b"PK nonsense")
+    with pytest.raises(ModelError, match=r"broken\.keras: Keras cannot load it"):
+        export(tmp_path / "broken.keras", tmp_path / "m.onnx")
+
+
+def test_unknown_layer_class_is_said(tmp_path: Path) -> None:
+    import keras
+
+    class Strange(keras.layers.Layer):
+        def call(self, x: object) -> object:
+            return x
+
+    keras.Sequential([keras.Input((4, 4, 1)), Strange()]).save(tmp_path / "own.keras")
+    with pytest.raises(ModelError, match="it uses Strange, which Keras does not know"):
+        export(tmp_path / "own.keras", tmp_path / "m.onnx")
