@@ -36,15 +36,22 @@ if TYPE_CHECKING:
     from pyconv.ops import concat as concat
     from pyconv.ops import conv2d as conv2d
     from pyconv.ops import dense as dense
+    from pyconv.ops import divide as divide
     from pyconv.ops import flatten as flatten
     from pyconv.ops import global_average_pool2d as global_average_pool2d
     from pyconv.ops import global_max_pool2d as global_max_pool2d
+    from pyconv.ops import log_softmax as log_softmax
     from pyconv.ops import max_pool2d as max_pool2d
+    from pyconv.ops import maximum as maximum
+    from pyconv.ops import minimum as minimum
     from pyconv.ops import multiply as multiply
     from pyconv.ops import pad as pad
+    from pyconv.ops import power as power
+    from pyconv.ops import reduce as reduce
     from pyconv.ops import relu as relu
     from pyconv.ops import reshape as reshape
     from pyconv.ops import softmax as softmax
+    from pyconv.ops import subtract as subtract
     from pyconv.ops import transpose as transpose
 
 _HOMES = {
@@ -68,15 +75,22 @@ _HOMES = {
         "concat",
         "conv2d",
         "dense",
+        "divide",
         "flatten",
         "global_average_pool2d",
         "global_max_pool2d",
+        "log_softmax",
         "max_pool2d",
+        "maximum",
+        "minimum",
         "multiply",
         "pad",
+        "power",
+        "reduce",
         "relu",
         "reshape",
         "softmax",
+        "subtract",
         "transpose",
     ],
 }
