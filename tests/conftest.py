@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -116,3 +117,54 @@ def mnist() -> Dataset:
 def fashion_mnist() -> Dataset:
     """All of Fashion-MNIST, for tests marked `data`; nothing is downloaded."""
     return _whole("fashion-mnist")
+
+
+@pytest.fixture
+def write_onnx(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a network of float32 inputs: nodes, inputs with shapes, weights, opset → the file."""
+
+    def write(
+        nodes: list[onnx.NodeProto],
+        inputs: dict[str, list[int | str | None]],
+        constants: dict[str, np.ndarray] | None = None,
+        outputs: list[str] | None = None,
+        opset: int = 18,
+    ) -> Path:
+        graph = helper.make_graph(
+            nodes,
+            "test",
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                for name, shape in inputs.items()
+            ],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+                for name in outputs or [nodes[-1].output[0]]
+            ],
+            [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
+        )
+        opsets = [helper.make_opsetid("", opset)]
+        path = tmp_path / f"network-{len(list(tmp_path.iterdir()))}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+        return path
+
+    return write
+
+
+def _quarters(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Noise with one bright quarter, which is the class."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 120, (count, 12, 12), np.uint8)
+    labels = random.integers(0, 4, count).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 2)
+        image[6 * row : 6 * row + 6, 6 * column : 6 * column + 6] += 120
+    return images, labels
+
+
+@pytest.fixture
+def quarters(monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """A small data set of four classes, which `data.load` gives for any name."""
+    dataset = Dataset(*_quarters(96, 1), *_quarters(40, 2), ("nw", "ne", "sw", "se"))
+    monkeypatch.setattr(data, "load", lambda name, folder=None: dataset)
+    return dataset

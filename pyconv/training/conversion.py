@@ -1,6 +1,6 @@
 """From a Keras model to an ONNX graph that also puts out what every layer does.
 
-tf2onnx does the work; the mends around it are explained in docs/decisions/0006-keras-to-onnx.md.
+tf2onnx does the work; the mends around it are explained in docs/decisions/0008-keras-to-onnx.md.
 """
 
 from __future__ import annotations

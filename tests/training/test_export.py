@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -14,6 +16,9 @@ from pyconv.engines.base import EngineName
 from pyconv.errors import ExportError, InputError, ModelError
 from pyconv.training import Explanation, export
 
+if TYPE_CHECKING:
+    import keras
+
 pytestmark = [
     pytest.mark.train,
     pytest.mark.skipif(
@@ -21,18 +26,210 @@ pytestmark = [
     ),
 ]
 
-from . import models  # noqa: E402
-
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "native")
+
+
+# --- models, each with something that exporting has stumbled over -----------------------------
+
+Make = Callable[[], "keras.Model"]
+
+
+def _keras() -> Any:
+    from pyconv.training.backend import import_keras
+
+    return import_keras("these tests")
+
+
+def _functional(shape: tuple[int, ...], body: Callable[[Any, Any], Any]) -> keras.Model:
+    keras = _keras()
+    image = keras.Input(shape, name="image")
+    return _shaken(keras.Model(image, body(keras.layers, image)))
+
+
+def _shaken(model: keras.Model) -> keras.Model:
+    """The model with weights that are neither zero nor one: biases and statistics count too."""
+    random = np.random.default_rng(3)
+    for weight in model.weights:
+        if "seed" not in weight.path:
+            value = random.uniform(0.1, 0.6, weight.shape) * random.choice([-1, 1], weight.shape)
+            weight.assign(np.abs(value) if "variance" in weight.path else value)
+    return model
+
+
+def lesson() -> keras.Model:
+    keras = _keras()
+    layers = keras.layers
+    return _shaken(
+        keras.Sequential(
+            [
+                keras.Input((14, 14, 1)),
+                layers.Conv2D(4, 3, activation="relu", name="conv2d"),
+                layers.MaxPooling2D(2, name="max_pooling2d"),
+                layers.Conv2D(4, 3, activation="relu", name="conv2d_1"),
+                layers.MaxPooling2D(2, name="max_pooling2d_1"),
+                layers.Flatten(name="flatten"),
+                layers.Dense(8, activation="relu", name="dense"),
+                layers.Dense(3, activation="softmax", name="dense_1"),
+            ]
+        )
+    )
+
+
+def dense() -> keras.Model:
+    """An input without an axis for channels."""
+    keras = _keras()
+    layers = keras.layers
+    return _shaken(
+        keras.Sequential(
+            [keras.Input((9, 7)), layers.Flatten(), layers.Dense(6, "relu"), layers.Dense(3)]
+        )
+    )
+
+
+def strided_same() -> keras.Model:
+    return _functional(
+        (11, 8, 3),
+        lambda k, x: k.Conv2D(4, 3, strides=2, padding="same", activation="relu")(
+            k.Conv2D(5, 3, strides=2, padding="same")(x)
+        ),
+    )
+
+
+def one_channel_maps() -> keras.Model:
+    return _functional((8, 8, 1), lambda k, x: k.Conv2D(1, 3)(k.Conv2D(1, 3, activation="relu")(x)))
+
+
+def grouped() -> keras.Model:
+    return _functional((8, 8, 4), lambda k, x: k.Conv2D(6, 3, groups=2, activation="relu")(x))
+
+
+def depthwise() -> keras.Model:
+    return _functional(
+        (9, 9, 5), lambda k, x: k.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)
+    )
+
+
+def separable() -> keras.Model:
+    return _functional((9, 9, 2), lambda k, x: k.SeparableConv2D(4, 3, activation="relu")(x))
+
+
+def dilated() -> keras.Model:
+    return _functional((12, 12, 2), lambda k, x: k.Conv2D(3, 3, dilation_rate=2)(x))
+
+
+def gelu() -> keras.Model:
+    return _functional(
+        (8, 8, 1),
+        lambda k, x: k.Activation(lambda v: _keras().activations.gelu(v, approximate=False))(
+            k.Conv2D(3, 3)(x)
+        ),
+    )
+
+
+def normalization() -> keras.Model:
+    keras = _keras()
+    layer = keras.layers.Normalization(axis=-1, mean=[90.0, 120.0], variance=[400.0, 2500.0])
+    model = keras.Sequential([keras.Input((6, 6, 2)), layer, keras.layers.Conv2D(3, 3)])
+    return _shaken(model)
+
+
+def rescaling() -> keras.Model:
+    return _functional((6, 6, 3), lambda k, x: k.Conv2D(2, 3)(k.Rescaling(1 / 127.5, -1.0)(x)))
+
+
+def batch_normalization() -> keras.Model:
+    return _functional(
+        (10, 10, 3),
+        lambda k, x: k.MaxPooling2D(2)(k.ReLU()(k.BatchNormalization()(k.Conv2D(4, 3)(x)))),
+    )
+
+
+def residual() -> keras.Model:
+    def body(k: Any, x: Any) -> Any:
+        x = k.Conv2D(4, 3, padding="same", activation="relu")(x)
+        y = k.Conv2D(4, 3, padding="same")(x)
+        x = k.Activation("relu")(k.Add()([x, y]))
+        x = k.Concatenate()([x, y])
+        return k.Dense(3, activation="softmax")(k.Dropout(0.5)(k.GlobalAveragePooling2D()(x)))
+
+    return _functional((8, 8, 1), body)
+
+
+def pools() -> keras.Model:
+    def body(k: Any, x: Any) -> Any:
+        x = k.AveragePooling2D(2, padding="same")(k.ZeroPadding2D(1)(x))
+        return [k.GlobalMaxPooling2D()(x), k.GlobalAveragePooling2D(keepdims=True)(x)]
+
+    return _functional((7, 7, 3), body)
+
+
+def multi_output() -> keras.Model:
+    def body(k: Any, x: Any) -> Any:
+        x = k.Flatten()(k.Conv2D(2, 3)(x))
+        return [k.Dense(3, activation="softmax", name="kind")(x), k.Dense(2, name="place")(x)]
+
+    return _functional((6, 6, 1), body)
+
+
+def nested() -> keras.Model:
+    keras = _keras()
+    layers = keras.layers
+    encoder = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(3, 3, activation="relu", name="conv2d"),
+            layers.MaxPooling2D(2, name="pool"),
+        ],
+        name="encoder",
+    )
+    image = keras.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(2, 1, name="head")(encoder(image))
+    return _shaken(keras.Model(image, layers.GlobalAveragePooling2D(name="mean")(x)))
+
+
+def shared() -> keras.Model:
+    """One layer called twice."""
+    keras = _keras()
+    layers = keras.layers
+    image = keras.Input((8, 8, 2), name="image")
+    again = layers.Conv2D(2, 3, padding="same", activation="relu", name="again")
+    return _shaken(keras.Model(image, layers.Flatten(name="flat")(again(again(image)))))
+
+
+MODELS: dict[str, Make] = {
+    make.__name__: make
+    for make in (
+        lesson,
+        dense,
+        strided_same,
+        one_channel_maps,
+        grouped,
+        depthwise,
+        separable,
+        dilated,
+        gelu,
+        normalization,
+        rescaling,
+        batch_normalization,
+        residual,
+        pools,
+        multi_output,
+        nested,
+        shared,
+    )
+}
+
+
+# --- tests ------------------------------------------------------------------------------------
 
 
 def _operators(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(str(path)).graph.node]
 
 
-@pytest.mark.parametrize("name", models.ALL)
+@pytest.mark.parametrize("name", MODELS)
 def test_export_computes_what_keras_does_at_every_layer(name: str, tmp_path: Path) -> None:
-    model = models.ALL[name]()
+    model = MODELS[name]()
     exported = export(model, tmp_path / "model.onnx")
     assert exported.untraced == ()
     assert exported.verification.warnings == ()
@@ -41,9 +238,9 @@ def test_export_computes_what_keras_does_at_every_layer(name: str, tmp_path: Pat
     onnx.checker.check_model(str(exported.path), full_check=True)
 
 
-@pytest.mark.parametrize("name", models.ALL)
+@pytest.mark.parametrize("name", MODELS)
 def test_export_maps_every_layer(name: str, tmp_path: Path) -> None:
-    model = models.ALL[name]()
+    model = MODELS[name]()
     exported = export(model, tmp_path / "model.onnx", engines=["onnxruntime"])
     mapped = {layer.name: layer for layer in exported.metadata.layers}
     own = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
@@ -55,7 +252,7 @@ def test_export_maps_every_layer(name: str, tmp_path: Path) -> None:
 def test_activations_are_keras_own(tmp_path: Path) -> None:
     import keras
 
-    model = models.residual()
+    model = residual()
     export(model, tmp_path / "model.onnx")
     images = np.random.default_rng(1).uniform(size=(3, 8, 8, 1)).astype(np.float32)
     inner = keras.Model(model.inputs, [layer.output for layer in model.layers[1:]])
@@ -68,7 +265,7 @@ def test_activations_are_keras_own(tmp_path: Path) -> None:
 
 
 def test_file_of_the_lesson_holds_what_it_computes_and_no_more(tmp_path: Path) -> None:
-    export(models.lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
+    export(lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
     assert _operators(tmp_path / "model.onnx") == [
         *("Reshape", "Conv", "Relu", "MaxPool", "Conv", "Relu", "MaxPool"),
         *("Transpose", "Reshape", "MatMul", "Add", "Relu", "MatMul", "Add", "Softmax"),
@@ -76,7 +273,7 @@ def test_file_of_the_lesson_holds_what_it_computes_and_no_more(tmp_path: Path) -
 
 
 def test_file_has_readable_names(tmp_path: Path) -> None:
-    export(models.lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
+    export(lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
     model = onnx.load(str(tmp_path / "model.onnx"))
     assert {"conv2d/kernel", "conv2d/bias", "dense_1/kernel", "dense_1/bias"} <= {
         item.name for item in model.graph.initializer
@@ -92,7 +289,7 @@ def test_file_has_readable_names(tmp_path: Path) -> None:
 
 def test_metadata_of_a_classifier(tmp_path: Path) -> None:
     explanation = Explanation(labels=("a", "b", "c"), picture="mnist", provenance={"why": "test"})
-    export(models.lesson(), tmp_path / "model.onnx", explanation, engines=["onnxruntime"])
+    export(lesson(), tmp_path / "model.onnx", explanation, engines=["onnxruntime"])
     model = pyconv.load(tmp_path / "model.onnx", engine="onnxruntime")
     contract = model.metadata.input
     assert contract is not None
@@ -108,14 +305,14 @@ def test_metadata_of_a_classifier(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "labels", "kind"),
     [
-        (models.dense, ("a", "b", "c"), "logits"),
-        (models.dense, (), "values"),
-        (models.residual, (), "probabilities"),
-        (models.grouped, (), "values"),
+        (dense, ("a", "b", "c"), "logits"),
+        (dense, (), "values"),
+        (residual, (), "probabilities"),
+        (grouped, (), "values"),
     ],
 )
 def test_output_kind_is_found_out(
-    make: models.Make, labels: tuple[str, ...], kind: str, tmp_path: Path
+    make: Make, labels: tuple[str, ...], kind: str, tmp_path: Path
 ) -> None:
     exported = export(
         make(), tmp_path / "m.onnx", Explanation(labels=labels), engines=["onnxruntime"]
@@ -124,15 +321,15 @@ def test_output_kind_is_found_out(
     assert exported.metadata.output.kind == kind
 
 
-@pytest.mark.parametrize("make", [models.rescaling, models.normalization])
-def test_model_that_rescales_gets_pixels_as_they_are(make: models.Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [rescaling, normalization])
+def test_model_that_rescales_gets_pixels_as_they_are(make: Make, tmp_path: Path) -> None:
     exported = export(make(), tmp_path / "m.onnx", engines=["onnxruntime"])
     assert exported.metadata.input is not None
     assert exported.metadata.input.scale == 1.0
 
 
 def test_export_of_a_saved_file_equals_that_of_its_model(tmp_path: Path) -> None:
-    model = models.nested()
+    model = nested()
     model.save(tmp_path / "own.keras")
     export(tmp_path / "own.keras", tmp_path / "own.onnx", engines=["onnxruntime"])
     images = np.random.default_rng(2).uniform(size=(2, 8, 8, 1)).astype(np.float32)
@@ -171,7 +368,7 @@ def test_export_that_is_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("pyconv.training.exporter.make_lean", spoiled)
     with pytest.raises(ExportError, match="'dense_1' is off by"):
-        export(models.lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
+        export(lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -214,9 +411,7 @@ def _unbuilt() -> object:
         (_unbuilt, "give it a keras.Input"),
     ],
 )
-def test_export_refuses_what_is_no_image_model(
-    make: models.Make, message: str, tmp_path: Path
-) -> None:
+def test_export_refuses_what_is_no_image_model(make: Make, message: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=message):
         export(make(), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -224,7 +419,7 @@ def test_export_refuses_what_is_no_image_model(
 
 def test_labels_must_fit_the_output(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="each of the output's 3 numbers, got 2"):
-        export(models.lesson(), tmp_path / "m.onnx", Explanation(labels=("a", "b")))
+        export(lesson(), tmp_path / "m.onnx", Explanation(labels=("a", "b")))
 
 
 def test_broken_or_missing_keras_file_is_said(tmp_path: Path) -> None:
@@ -238,7 +433,7 @@ def test_broken_or_missing_keras_file_is_said(tmp_path: Path) -> None:
 def test_unknown_layer_class_is_said(tmp_path: Path) -> None:
     import keras
 
-    class Strange(keras.layers.Layer):
+    class Strange(keras.layers.Layer):  # type: ignore[misc]
         def call(self, x: object) -> object:
             return x
 
