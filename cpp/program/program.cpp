@@ -1,6 +1,7 @@
 #include "program/program.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "base/cpu.h"
 #include "base/errors.h"
@@ -139,12 +140,13 @@ void Program::run(std::span<const float* const> inputs, std::int64_t batch, std:
       run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, all);
     }
   } else {
-    pool_->run([&](int thread) {
-      const std::int64_t begin = batch * thread / threads_;
-      const std::int64_t end = batch * (thread + 1) / threads_;
-      for (std::int64_t first = begin; first < end; first += chunk_) {
-        run_steps({inputs, outputs, first, std::min(chunk_, end - first)},
-                  all.subspan(static_cast<std::size_t>(thread), 1));
+    // Small enough pieces that every thread gets some, taken by whoever is free.
+    const std::int64_t piece = std::min(chunk_, (batch + threads_ - 1) / threads_);
+    std::atomic<std::int64_t> next{0};
+    pool_->run([&](int index) {
+      for (std::int64_t first; (first = next.fetch_add(piece, std::memory_order_relaxed)) < batch;) {
+        run_steps({inputs, outputs, first, std::min(piece, batch - first)},
+                  all.subspan(static_cast<std::size_t>(index), 1));
       }
     });
   }

@@ -39,7 +39,7 @@ ThreadPool& ThreadPool::of(int threads) {
 
 ThreadPool::ThreadPool(int threads) : process_(getpid()) {
   for (int index = 1; index < threads; ++index) {
-    workers_.emplace_back([this, index] { work(index); });
+    workers_.emplace_back([this] { work(); });
   }
 }
 
@@ -51,25 +51,35 @@ void ThreadPool::call(Call function, const void* data) {
   }
   function_ = function;
   data_ = data;
-  unfinished_.store(static_cast<std::uint32_t>(workers_.size()), std::memory_order_relaxed);
-  round_.fetch_add(1, std::memory_order_release);
+  done_.store(0, std::memory_order_relaxed);
+  const auto count = static_cast<std::uint32_t>(threads());
+  const std::uint32_t round = round_.load(std::memory_order_relaxed) + 1;
+  tickets_.store(std::uint64_t{round} << 32 | count, std::memory_order_release);
+  round_.store(round, std::memory_order_release);
   round_.notify_all();
-  function(data, 0);
-  for (std::uint32_t left = unfinished_.load(std::memory_order_acquire); left != 0;
-       left = unfinished_.load(std::memory_order_acquire)) {
-    wait_while_equal(unfinished_, left);
+  take_part();
+  for (std::uint32_t done = done_.load(std::memory_order_acquire); done != count;
+       done = done_.load(std::memory_order_acquire)) {
+    wait_while_equal(done_, done);
   }
 }
 
-void ThreadPool::work(int index) {
+void ThreadPool::take_part() {
+  std::uint64_t tickets = tickets_.load(std::memory_order_acquire);
+  while (static_cast<std::uint32_t>(tickets) != 0) {
+    if (!tickets_.compare_exchange_weak(tickets, tickets - 1, std::memory_order_acquire)) continue;
+    function_(data_, static_cast<int>(static_cast<std::uint32_t>(tickets)) - 1);
+    done_.fetch_add(1, std::memory_order_release);
+    done_.notify_one();
+    tickets = tickets_.load(std::memory_order_acquire);
+  }
+}
+
+void ThreadPool::work() {
   for (std::uint32_t seen = 0;;) {
     wait_while_equal(round_, seen);
-    const std::uint32_t now = round_.load(std::memory_order_acquire);
-    if (now == seen) continue;  // woken for nothing
-    seen = now;
-    function_(data_, index);
-    unfinished_.fetch_sub(1, std::memory_order_acq_rel);
-    unfinished_.notify_one();
+    seen = round_.load(std::memory_order_acquire);
+    take_part();
   }
 }
 

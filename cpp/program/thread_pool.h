@@ -22,9 +22,10 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls task(index) once for each index from 0 to threads() - 1, in parallel, and waits for all. Where
-  // the pool is busy with another caller's task, or belongs to the parent of a forked process, the calling
-  // thread does them all, one after the other. `task` must not throw.
+  // Calls task(index) once for each index from 0 to threads() - 1 and returns when all are done. Whoever is
+  // free takes the next index: where the other cores are busy with something else, the calling thread
+  // does several, and never waits for a worker that has not begun. It does all of them where the pool is
+  // busy with another caller's task, or belongs to the parent of a forked process. `task` must not throw.
   template <class Task>
   void run(const Task& task) {
     call([](const void* data, int index) { (*static_cast<const Task*>(data))(index); }, &task);
@@ -35,13 +36,19 @@ class ThreadPool {
 
   explicit ThreadPool(int threads);
   void call(Call function, const void* data);
-  void work(int index);
+  void work();
+
+  // Takes indices of the current task, and does them, until none is left.
+  void take_part();
 
   std::mutex busy_;  // held by the caller whose task is running
   Call function_ = nullptr;
   const void* data_ = nullptr;
-  std::atomic<std::uint32_t> round_{0};    // goes up when there is a new task
-  std::atomic<std::uint32_t> unfinished_{0};  // workers still at it
+  // The task's number in the upper half, how many of its indices nobody has taken in the lower. Function
+  // and data are read only by who has taken an index: they stay until that one is done.
+  std::atomic<std::uint64_t> tickets_{0};
+  std::atomic<std::uint32_t> round_{0};  // the task's number again, small enough to sleep on
+  std::atomic<std::uint32_t> done_{0};   // indices
   pid_t process_;
   std::vector<std::thread> workers_;
 };
