@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyconv import data
 from pyconv.data import Dataset
 from pyconv.engines.base import EngineName
-from pyconv.errors import PyconvError
+from pyconv.errors import ModelError, PyconvError
 from pyconv.model import Model, load
 
 Accuracies = dict[str, dict[str, float]]
@@ -58,10 +58,20 @@ def accuracies(path: str | Path, dataset: Dataset, engines: Sequence[EngineName]
 
 
 def main(models: Sequence[str]) -> int:
-    """Measure, print, compare; returns 1 if a figure is not what the file states."""
+    """Measure, print, compare; returns 1 if a figure is not what the file states.
+
+    Args:
+        models: names of bundled models, or paths of files that `pyconv train` wrote.
+
+    Raises:
+        ModelError: a file is missing or broken, or states no accuracy.
+        DataError: its data set is broken or cannot be had.
+    """
     status = 0
     for name in models:
         stated = load(name, engine="onnxruntime").metadata.provenance
+        if "accuracy" not in stated or "settings" not in stated:
+            raise ModelError(f"{name} does not state its accuracy; only pyconv train writes it")
         dataset = data.load(stated["settings"]["data"])
         measured = accuracies(name, dataset, ("onnxruntime", "native"))
         for split, by_engine in measured.items():
