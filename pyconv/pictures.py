@@ -209,17 +209,17 @@ def _mnist(image: Image.Image, height: int, width: int) -> Pixels | None:
         return None
     # MNIST's box is 20 of 28 pixels.
     box = round(height * 20 / 28), round(width * 20 / 28)
-    digit = _resized(strength, _crop(strength > INSIDE), *box)
+    shares = _resized(strength, _crop(strength > INSIDE), *box)
     # A pen thinner than a pixel of the result leaves only traces of grey there. In MNIST a fifth of
     # a digit's pixels, at least, are as bright as can be.
-    bright = np.quantile(digit[digit > digit.max() / 20], 0.8)
-    digit = np.clip(digit / bright, 0.0, 1.0)
-    canvas = np.zeros((height, width))
+    bright = np.quantile(shares[shares > shares.max() / 20], 0.8)
+    digit = _as_pixels(np.clip(shares / bright, 0.0, 1.0))
+    canvas = np.zeros((height, width), np.uint8)
     (y, x), (rows, columns) = _center_of_mass(digit), digit.shape
     top = min(max(round(height / 2 - y), 0), height - rows)
     left = min(max(round(width / 2 - x), 0), width - columns)
     canvas[top : top + rows, left : left + columns] = digit
-    return _as_pixels(canvas)
+    return canvas
 
 
 def _is_mnist(pixels: Pixels, height: int, width: int) -> bool:
@@ -228,7 +228,7 @@ def _is_mnist(pixels: Pixels, height: int, width: int) -> bool:
         return False
     rows, columns = _crop(pixels > 0)
     longer = max((rows.stop - rows.start) / height, (columns.stop - columns.start) / width)
-    y, x = _center_of_mass(pixels.astype(np.float64))
+    y, x = _center_of_mass(pixels)
     return bool(
         19 / 28 <= longer <= 20 / 28
         and abs(y - height / 2) <= 0.5
@@ -284,10 +284,10 @@ def _resized(values: Floats, box: tuple[slice, slice], height: int, width: int) 
     return np.asarray(image, np.float64)
 
 
-def _center_of_mass(values: Floats) -> tuple[float, float]:
-    """The mean row and column, weighted by the values."""
-    total = values.sum()
-    rows, columns = values.sum(axis=1), values.sum(axis=0)
+def _center_of_mass(pixels: Pixels) -> tuple[float, float]:
+    """The mean row and column, weighted by the pixels' brightness."""
+    rows, columns = pixels.sum(axis=1, dtype=np.float64), pixels.sum(axis=0, dtype=np.float64)
+    total = rows.sum()
     return (
         float(rows @ np.arange(len(rows)) / total),
         float(columns @ np.arange(len(columns)) / total),
