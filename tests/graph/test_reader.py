@@ -128,7 +128,11 @@ def test_local_functions_are_inlined(write_onnx: Write) -> None:
     path = _relu(write_onnx)
     model = onnx.load(path)
     double = helper.make_function(
-        "own", "Double", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])],
+        "own",
+        "Double",
+        ["a"],
+        ["b"],
+        [helper.make_node("Add", ["a", "a"], ["b"])],
         [helper.make_opsetid("", 18)],
     )
     model.functions.append(double)
