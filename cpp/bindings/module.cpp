@@ -27,9 +27,7 @@ Shape shape_of(const py::array& array) {
   return Shape{std::span<const std::int64_t>(sizes)};
 }
 
-std::vector<py::ssize_t> sizes_of(const Shape& shape) {
-  return {shape.sizes().begin(), shape.sizes().end()};
-}
+std::vector<py::ssize_t> sizes_of(const Shape& shape) { return {shape.sizes().begin(), shape.sizes().end()}; }
 
 // A contiguous float32 view of a NumPy array: the array itself where it is one, else a copy. Any other
 // dtype is refused, because a silent conversion would hide what it costs.
@@ -40,7 +38,8 @@ FloatArray float_array(const std::string& what, py::handle object) {
   }
   const auto array = py::reinterpret_borrow<py::array>(object);
   if (!py::isinstance<py::array_t<float>>(array)) {
-    throw ArgumentError(what + ": expected dtype float32, got " + py::cast<std::string>(py::str(array.dtype())) +
+    throw ArgumentError(what + ": expected dtype float32, got " +
+                        py::cast<std::string>(py::str(array.dtype())) +
                         "; convert it with .astype(numpy.float32)");
   }
   return FloatArray(array);
@@ -127,7 +126,8 @@ py::array_t<double> reference_operator(const std::string& name, const py::sequen
 std::int64_t check_inputs(const Program& program, const std::vector<FloatArray>& arrays) {
   const std::size_t expected = program.input_names().size();
   if (arrays.size() != expected) {
-    throw ArgumentError("program", "inputs", std::to_string(expected) + " arrays", std::to_string(arrays.size()));
+    throw ArgumentError("program", "inputs", std::to_string(expected) + " arrays",
+                        std::to_string(arrays.size()));
   }
   std::int64_t batch = 1;
   for (std::size_t i = 0; i < arrays.size(); ++i) {
@@ -136,7 +136,8 @@ std::int64_t check_inputs(const Program& program, const std::vector<FloatArray>&
     if (i == 0 && declared.has_batch() && shape.rank() > 0) batch = shape[0];
     if (shape != declared.with_batch(batch)) {
       throw ArgumentError("program", "input '" + program.input_names()[i] + "'",
-                          "shape " + to_string(i == 0 ? declared : declared.with_batch(batch)), to_string(shape));
+                          "shape " + to_string(i == 0 ? declared : declared.with_batch(batch)),
+                          to_string(shape));
     }
   }
   return batch;
@@ -173,15 +174,19 @@ std::vector<StepInfo> describe(const Program& program) {
   std::vector<StepInfo> infos;
   for (const Step& step : program.steps()) {
     const Shape& shape = step.op->output_shape();
-    infos.push_back({step.name, step.operator_name, step.op->algorithm(),
-                     {shape.sizes().begin(), shape.sizes().end()}, step.op->flops()});
+    infos.push_back({step.name,
+                     step.operator_name,
+                     step.op->algorithm(),
+                     {shape.sizes().begin(), shape.sizes().end()},
+                     step.op->flops()});
   }
   return infos;
 }
 
 void register_errors() {
   // pyconv.errors is plain Python and imports nothing of ours, so there is no circle.
-  static const py::object& input_error = *new py::object(py::module_::import("pyconv.errors").attr("InputError"));
+  static const py::object& input_error =
+      *new py::object(py::module_::import("pyconv.errors").attr("InputError"));
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
@@ -192,8 +197,9 @@ void register_errors() {
 }
 
 void register_levels(py::module_& module) {
-  module.def("isa", [] { return std::string(kernels::selected().name); },
-             "The ISA level in use: PYCONV_ISA's, or the best that this CPU runs.");
+  module.def(
+      "isa", [] { return std::string(kernels::selected().name); },
+      "The ISA level in use: PYCONV_ISA's, or the best that this CPU runs.");
   module.def(
       "isa_levels",
       [] {
@@ -218,8 +224,8 @@ void register_operators(py::module_& module) {
   module.def("run_operator", &run_operator, py::arg("name"), py::arg("inputs"), py::arg("attributes"),
              py::arg("isa") = std::nullopt,
              "Run one operator on float32 arrays, channels last; raises InputError for what does not fit.");
-  module.def("reference_operator", &reference_operator, py::arg("name"), py::arg("inputs"), py::arg("attributes"),
-             "The same by naive loops in double precision: the oracle of the tests.");
+  module.def("reference_operator", &reference_operator, py::arg("name"), py::arg("inputs"),
+             py::arg("attributes"), "The same by naive loops in double precision: the oracle of the tests.");
 }
 
 void register_program(py::module_& module) {
@@ -257,9 +263,8 @@ void register_program(py::module_& module) {
       .def(
           "add",
           [](ProgramBuilder& builder, const std::string& name, const std::vector<int>& inputs,
-             const py::dict& attributes, const std::string& step) {
-            return builder.add(attributes_of(name, attributes), inputs, step);
-          },
+             const py::dict& attributes,
+             const std::string& step) { return builder.add(attributes_of(name, attributes), inputs, step); },
           py::arg("operator"), py::arg("inputs"), py::arg("attributes"), py::arg("name") = "",
           "What an operator makes of other values.")
       .def(

@@ -105,8 +105,8 @@ constexpr int rows_that_fit(int vectors) {
 
 // kColumns outputs at once, so that enough independent sums hide the latency of the multiply-adds.
 template <int kHeight, int kDepth, int kPool, int kColumns>
-inline void stencil_columns(const StencilRow& row, const float* x, const Vector* weights, Vector bias, float* out,
-                            Index lanes) {
+inline void stencil_columns(const StencilRow& row, const float* x, const Vector* weights, Vector bias,
+                            float* out, Index lanes) {
   Vector sums[kColumns][kPool][kPool] = {};
   for (int u = 0; u < kHeight; ++u) {
     for (int d = 0; d < kDepth; ++d) {
@@ -194,8 +194,9 @@ void winograd_input(const WinogradInput& tile) {
                              [&](int p, Vector v) { store(tile.planes + p * tile.plane_pitch + c, v); });
   }
   if (const Index left = tile.channels - c; left > 0) {
-    winograd_transform_input([&](int p) { return load_part(tile.pixels[p] + c, left); },
-                             [&](int p, Vector v) { store_part(tile.planes + p * tile.plane_pitch + c, v, left); });
+    winograd_transform_input(
+        [&](int p) { return load_part(tile.pixels[p] + c, left); },
+        [&](int p, Vector v) { store_part(tile.planes + p * tile.plane_pitch + c, v, left); });
   }
 }
 
@@ -259,8 +260,7 @@ void depthwise(const DepthwisePixel& pixel) {
   if (const Index left = pixel.channels - c; left > 0) {
     Vector sum = load_part(pixel.bias + c, left);
     for (Index t = 0; t < pixel.count; ++t) {
-      sum += load_part(pixel.taps[t] + c, left) *
-             load_part(pixel.weights + t * pixel.channels + c, left);
+      sum += load_part(pixel.taps[t] + c, left) * load_part(pixel.weights + t * pixel.channels + c, left);
     }
     store_part(pixel.out + c, at_most(at_least(sum, lowest), highest), left);
   }
@@ -435,8 +435,7 @@ void activate(Activation function, float alpha, float beta, const float* x, floa
     case Activation::kElu:
       return map(x, y, count, [=](Vector v) { return v < 0.0F ? a * (exponential(v) - 1.0F) : v; });
     case Activation::kSelu:
-      return map(x, y, count,
-                 [=](Vector v) { return b * (v < 0.0F ? a * (exponential(v) - 1.0F) : v); });
+      return map(x, y, count, [=](Vector v) { return b * (v < 0.0F ? a * (exponential(v) - 1.0F) : v); });
     case Activation::kSigmoid:
       return map(x, y, count, [](Vector v) { return sigmoid(v); });
     case Activation::kTanh:
@@ -448,19 +447,16 @@ void activate(Activation function, float alpha, float beta, const float* x, floa
     case Activation::kSwish:
       return map(x, y, count, [=](Vector v) { return v * sigmoid(a * v); });
     case Activation::kHardSigmoid:
-      return map(x, y, count,
-                 [=](Vector v) { return at_most(at_least(a * v + b, Vector{}), splat(1.0F)); });
+      return map(x, y, count, [=](Vector v) { return at_most(at_least(a * v + b, Vector{}), splat(1.0F)); });
     case Activation::kHardSwish:
       return map(x, y, count, [](Vector v) {
         return v * at_most(at_least(v * (1.0F / 6.0F) + 0.5F, Vector{}), splat(1.0F));
       });
     case Activation::kGelu:
-      return map(x, y, count,
-                 [](Vector v) { return 0.5F * v * (1.0F + error_function(v * 0.707106781F)); });
+      return map(x, y, count, [](Vector v) { return 0.5F * v * (1.0F + error_function(v * 0.707106781F)); });
     case Activation::kGeluTanh:
       return map(x, y, count, [](Vector v) {
-        return 0.5F * v *
-               (1.0F + hyperbolic_tangent(0.797884561F * (v + 0.044715F * v * v * v)));
+        return 0.5F * v * (1.0F + hyperbolic_tangent(0.797884561F * (v + 0.044715F * v * v * v)));
       });
     case Activation::kMish:
       return map_scalar(x, y, count, [](float v) { return v * tanhf(softplus(v)); });
@@ -484,8 +480,7 @@ void activate(Activation function, float alpha, float beta, const float* x, floa
 // -- Functions of two numbers ------------------------------------------------------------------
 
 template <class F>
-inline void combine(const float* a, Index a_step, const float* b, Index b_step, float* y, Index count,
-                    F f) {
+inline void combine(const float* a, Index a_step, const float* b, Index b_step, float* y, Index count, F f) {
   Index i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     const Vector left = a_step == 0 ? splat(*a) : load(a + i);
@@ -568,7 +563,7 @@ constexpr MatrixKernel matrix_kernel() {
   }
 }
 
-#define PYCONV_MATRIX_KERNELS(v)                                                                \
+#define PYCONV_MATRIX_KERNELS(v)                                                               \
   {matrix_kernel<v, 1>(), matrix_kernel<v, 2>(), matrix_kernel<v, 3>(), matrix_kernel<v, 4>(), \
    matrix_kernel<v, 5>(), matrix_kernel<v, 6>(), matrix_kernel<v, 7>(), matrix_kernel<v, 8>()}
 

@@ -62,7 +62,8 @@ class ActivationOperator final : public Operator {
     return (output.shape.count() + kBlock - 1) / kBlock;
   }
 
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range, float*) const override {
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
     const std::int64_t begin = range.begin * kBlock;
     const std::int64_t end = std::min(range.end * kBlock, output.shape.count());
     kernels_.activate(spec_.function, spec_.alpha, spec_.beta, inputs[0].data + begin, output.data + begin,

@@ -10,10 +10,10 @@ namespace {
 
 int checked_axis(const Attributes& attributes, const std::string& name, const Shape& x, std::int64_t axis) {
   if (axis < -x.rank() || axis >= x.rank()) {
-    throw ArgumentError(attributes.operation(), name,
-                        "from " + std::to_string(-x.rank()) + " to " + std::to_string(x.rank() - 1) + " for " +
-                            to_string(x),
-                        std::to_string(axis));
+    throw ArgumentError(
+        attributes.operation(), name,
+        "from " + std::to_string(-x.rank()) + " to " + std::to_string(x.rank() - 1) + " for " + to_string(x),
+        std::to_string(axis));
   }
   const int result = static_cast<int>(axis < 0 ? axis + x.rank() : axis);
   if (result == 0 && x.has_batch()) {

@@ -13,8 +13,8 @@ using kernels::Binary;
 
 Binary function_of(const std::string& name) {
   static const std::map<std::string, Binary> functions = {
-      {"add", Binary::kAdd},         {"subtract", Binary::kSubtract}, {"multiply", Binary::kMultiply},
-      {"divide", Binary::kDivide},   {"maximum", Binary::kMaximum},   {"minimum", Binary::kMinimum},
+      {"add", Binary::kAdd},       {"subtract", Binary::kSubtract}, {"multiply", Binary::kMultiply},
+      {"divide", Binary::kDivide}, {"maximum", Binary::kMaximum},   {"minimum", Binary::kMinimum},
       {"power", Binary::kPower},
   };
   return functions.at(name);
@@ -87,7 +87,8 @@ struct Loops {
 
 class BinaryOperator final : public Operator {
  public:
-  BinaryOperator(const Attributes& attributes, const Shape& a, const Shape& b, const kernels::KernelTable& kernels)
+  BinaryOperator(const Attributes& attributes, const Shape& a, const Shape& b,
+                 const kernels::KernelTable& kernels)
       : function_(function_of(attributes.operation())), kernels_(kernels) {
     output_shape_ = broadcast(attributes.operation(), a, b);
   }
@@ -98,7 +99,8 @@ class BinaryOperator final : public Operator {
     return loops.rank > 1 ? loops.outer() : (loops.sizes[0] + kBlock - 1) / kBlock;
   }
 
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range, float*) const override {
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
     const Loops loops(inputs[0].shape, inputs[1].shape, output.shape);
     const int last = loops.rank - 1;
     const std::int64_t a_step = loops.a_strides[last];
@@ -106,8 +108,8 @@ class BinaryOperator final : public Operator {
     if (last == 0) {
       const std::int64_t begin = range.begin * kBlock;
       const std::int64_t count = std::min(range.end * kBlock, loops.sizes[0]) - begin;
-      kernels_.binary(function_, inputs[0].data + begin * a_step, a_step, inputs[1].data + begin * b_step, b_step,
-                      output.data + begin, count);
+      kernels_.binary(function_, inputs[0].data + begin * a_step, a_step, inputs[1].data + begin * b_step,
+                      b_step, output.data + begin, count);
       return;
     }
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
@@ -120,7 +122,8 @@ class BinaryOperator final : public Operator {
         a += index * loops.a_strides[axis];
         b += index * loops.b_strides[axis];
       }
-      kernels_.binary(function_, a, a_step, b, b_step, output.data + unit * loops.sizes[last], loops.sizes[last]);
+      kernels_.binary(function_, a, a_step, b, b_step, output.data + unit * loops.sizes[last],
+                      loops.sizes[last]);
     }
   }
 

@@ -20,7 +20,8 @@ class Dense final : public Operator {
     if (x.rank() < 1) throw ArgumentError(operation, "x", "shape (..., in)", to_string(x));
     const std::int64_t in = x[x.rank() - 1];
     if (weights.shape.rank() != 2 || weights.shape[0] != in || weights.shape[1] < 1) {
-      throw ArgumentError(operation, "weights", "shape (" + std::to_string(in) + ", out) for x " + to_string(x),
+      throw ArgumentError(operation, "weights",
+                          "shape (" + std::to_string(in) + ", out) for x " + to_string(x),
                           to_string(weights.shape));
     }
     in_ = in;
@@ -40,7 +41,8 @@ class Dense final : public Operator {
     return (rows_of(output) + kBlockRows - 1) / kBlockRows * matrix_->panels();
   }
 
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range, float*) const override {
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
     const float* rows[kernels::kMaxMatrixRows];
     kernels::MatrixTile tile{};
     tile.rows = rows;

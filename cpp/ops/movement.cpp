@@ -47,7 +47,8 @@ class Rearrangement final : public Operator {
     return inner_.empty() ? 0 : output.shape.count() / static_cast<std::int64_t>(inner_.size());
   }
 
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range, float*) const override {
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
     const auto count = static_cast<std::int64_t>(inner_.size());
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
       float* y = output.data + unit * count;
@@ -119,7 +120,8 @@ class Concat final : public Operator {
     return output.shape.count(0, axis_);
   }
 
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range, float*) const override {
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
       float* y = output.data + unit * row_;
       for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -132,7 +134,7 @@ class Concat final : public Operator {
 
  private:
   int axis_;
-  std::int64_t row_;                 // elements of the output in the axis and all after it
+  std::int64_t row_;                // elements of the output in the axis and all after it
   std::vector<std::int64_t> rows_;  // of each input
 };
 
@@ -173,7 +175,8 @@ class Reshape final : public Operator {
 
   std::int64_t units(std::span<const ConstTensor>, const Tensor&) const override { return 1; }
 
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range, float*) const override {
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
     if (range.begin < range.end) std::copy_n(inputs[0].data, output.shape.count(), output.data);
   }
 
@@ -182,7 +185,8 @@ class Reshape final : public Operator {
 };
 
 // The places that each axis of the output takes along the same axis of x, turned into offsets.
-std::unique_ptr<Operator> rearranged(const Shape& x, std::vector<std::vector<std::int64_t>> places, float fill) {
+std::unique_ptr<Operator> rearranged(const Shape& x, std::vector<std::vector<std::int64_t>> places,
+                                     float fill) {
   const auto strides = strides_of(x);
   Shape out = x;
   for (int axis = x.has_batch() ? 1 : 0; axis < x.rank(); ++axis) {
@@ -232,10 +236,12 @@ std::unique_ptr<Operator> make_transpose(const Attributes& attributes, std::span
   for (std::size_t i = 0; fits && i < sorted.size(); ++i) fits = sorted[i] == static_cast<std::int64_t>(i);
   fits = fits && (!x.has_batch() || permutation[0] == 0);
   if (!fits) {
-    throw ArgumentError(attributes.operation(), "permutation",
-                        "each axis of " + to_string(x) + " once" + (x.has_batch() ? ", the batch first" : ""),
-                        to_string(Shape{std::span(permutation).first(std::min<std::size_t>(
-                            permutation.size(), static_cast<std::size_t>(Shape::kMaxRank)))}));
+    throw ArgumentError(
+        attributes.operation(), "permutation",
+        "each axis of " + to_string(x) + " once" + (x.has_batch() ? ", the batch first" : ""),
+        to_string(Shape{std::span(permutation)
+                            .first(std::min<std::size_t>(permutation.size(),
+                                                         static_cast<std::size_t>(Shape::kMaxRank)))}));
   }
   const auto strides = strides_of(x);
   Shape out = x;
@@ -271,8 +277,10 @@ std::unique_ptr<Operator> make_slice(const Attributes& attributes, std::span<con
       continue;
     }
     const std::int64_t last = starts[axis] + (sizes[axis] - 1) * steps[axis];
-    if (sizes[axis] < 0 || (sizes[axis] > 0 && (starts[axis] < 0 || starts[axis] >= size || last < 0 || last >= size))) {
-      throw ArgumentError(attributes.operation(), "sizes", "elements inside axis " + std::to_string(axis) + " of " + to_string(x),
+    if (sizes[axis] < 0 ||
+        (sizes[axis] > 0 && (starts[axis] < 0 || starts[axis] >= size || last < 0 || last >= size))) {
+      throw ArgumentError(attributes.operation(), "sizes",
+                          "elements inside axis " + std::to_string(axis) + " of " + to_string(x),
                           "start " + std::to_string(starts[axis]) + ", size " + std::to_string(sizes[axis]) +
                               ", step " + std::to_string(steps[axis]));
     }
@@ -304,7 +312,8 @@ std::unique_ptr<Operator> make_pad(const Attributes& attributes, std::span<const
       continue;
     }
     if (size + begin + end < 0 || (mode != "constant" && size == 0 && begin + end > 0)) {
-      throw ArgumentError(attributes.operation(), "pads", "pads that axis " + std::to_string(axis) + " of " + to_string(x) + " allows",
+      throw ArgumentError(attributes.operation(), "pads",
+                          "pads that axis " + std::to_string(axis) + " of " + to_string(x) + " allows",
                           std::to_string(begin) + " and " + std::to_string(end));
     }
     for (std::int64_t i = 0; i < size + begin + end; ++i) {

@@ -24,7 +24,8 @@ PackedMatrix::PackedMatrix(const float* values, std::int64_t k, std::int64_t n, 
   for (const Panel& panel : panels_) {
     const std::int64_t width = panel.vectors * kernels.lanes;
     for (std::int64_t row = 0; row < k; ++row) {
-      std::copy_n(values + row * pitch + panel.first, panel.columns, storage_.data() + panel.values + row * width);
+      std::copy_n(values + row * pitch + panel.first, panel.columns,
+                  storage_.data() + panel.values + row * width);
     }
     if (bias != nullptr) std::copy_n(bias + panel.first, panel.columns, storage_.data() + panel.bias);
   }

@@ -30,7 +30,9 @@ class PackedMatrix {
 
   std::int64_t panels() const { return static_cast<std::int64_t>(panels_.size()); }
   // The first column of a panel, and how many of its columns are real.
-  std::int64_t first_column(std::int64_t panel) const { return panels_[static_cast<std::size_t>(panel)].first; }
+  std::int64_t first_column(std::int64_t panel) const {
+    return panels_[static_cast<std::size_t>(panel)].first;
+  }
   std::int64_t columns(std::int64_t panel) const { return panels_[static_cast<std::size_t>(panel)].columns; }
   // The most rows of a tile, whichever panel it meets.
   std::int64_t max_rows() const { return max_rows_; }

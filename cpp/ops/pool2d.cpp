@@ -20,7 +20,8 @@ void check_rank(const Attributes& attributes, const Shape& x) {
 
 class Pool2d final : public Operator {
  public:
-  Pool2d(const Attributes& attributes, const Shape& x, Reduction reduction, const kernels::KernelTable& kernels)
+  Pool2d(const Attributes& attributes, const Shape& x, Reduction reduction,
+         const kernels::KernelTable& kernels)
       : reduction_(reduction), height_(x[1]), width_(x[2]), channels_(x[3]), kernels_(kernels) {
     const auto size = parse_pair(attributes, "kernel_size", 1);
     window_ = Window2d::parse(attributes, size[0], size[1], true);
@@ -56,7 +57,8 @@ class Pool2d final : public Operator {
   }
 
   std::size_t workspace_size() const override {
-    return static_cast<std::size_t>(window_.height.kernel * window_.width.kernel) * sizeof(float*) / sizeof(float);
+    return static_cast<std::size_t>(window_.height.kernel * window_.width.kernel) * sizeof(float*) /
+           sizeof(float);
   }
 
   std::int64_t flops() const override {
@@ -112,9 +114,9 @@ class Pool2d final : public Operator {
         std::fill_n(y, channels_, 0.0F);
         return;
       }
-      const std::int64_t divisor =
-          include_pad_ ? padded_taps(window_.height, row, height_) * padded_taps(window_.width, column, width_)
-                       : count;
+      const std::int64_t divisor = include_pad_ ? padded_taps(window_.height, row, height_) *
+                                                      padded_taps(window_.width, column, width_)
+                                                : count;
       kernels_.average_pool(taps, count, channels_, 1.0F / static_cast<float>(divisor), y);
     }
   }
@@ -189,8 +191,8 @@ class GlobalPool2d final : public Operator {
 };
 
 template <class T>
-std::unique_ptr<Operator> make(const Attributes& attributes, std::span<const Shape> inputs, Reduction reduction,
-                               const kernels::KernelTable& kernels) {
+std::unique_ptr<Operator> make(const Attributes& attributes, std::span<const Shape> inputs,
+                               Reduction reduction, const kernels::KernelTable& kernels) {
   check_rank(attributes, inputs[0]);
   return std::make_unique<T>(attributes, inputs[0], reduction, kernels);
 }

@@ -41,10 +41,12 @@ class Reduce final : public Operator {
     return output.shape.count();
   }
 
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range, float*) const override {
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
     const auto kept = static_cast<std::int64_t>(kept_.size());
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-      const float* x = inputs[0].data + unit / kept * image_floats_ + kept_[static_cast<std::size_t>(unit % kept)];
+      const float* x =
+          inputs[0].data + unit / kept * image_floats_ + kept_[static_cast<std::size_t>(unit % kept)];
       output.data[unit] = reduced(x);
     }
   }

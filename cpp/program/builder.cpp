@@ -25,8 +25,8 @@ const Shape& ProgramBuilder::shape(int value) const { return at(value).shape; }
 int ProgramBuilder::input(const std::string& name, const Shape& shape) {
   for (int axis = 0; axis < shape.rank(); ++axis) {
     if (shape[axis] < 0 && !(axis == 0 && shape.has_batch())) {
-      throw ArgumentError("program", "the shape of input '" + name + "'", "fixed sizes, -1 for the batch alone",
-                          to_string(shape));
+      throw ArgumentError("program", "the shape of input '" + name + "'",
+                          "fixed sizes, -1 for the batch alone", to_string(shape));
     }
   }
   const int value = static_cast<int>(parts_.values.size());
@@ -38,27 +38,31 @@ int ProgramBuilder::input(const std::string& name, const Shape& shape) {
 
 int ProgramBuilder::constant(const Array& array) {
   const int value = static_cast<int>(parts_.values.size());
-  parts_.values.push_back({Value::Kind::kConstant, static_cast<int>(parts_.constants.size()), value, array.shape});
+  parts_.values.push_back(
+      {Value::Kind::kConstant, static_cast<int>(parts_.constants.size()), value, array.shape});
   AlignedBuffer buffer(array.values.size());
   std::copy(array.values.begin(), array.values.end(), buffer.data());
   parts_.constants.push_back(std::move(buffer));
   return value;
 }
 
-int ProgramBuilder::add(const Attributes& attributes, const std::vector<int>& inputs, const std::string& name) {
+int ProgramBuilder::add(const Attributes& attributes, const std::vector<int>& inputs,
+                        const std::string& name) {
   std::vector<Shape> shapes;
   for (const int input : inputs) shapes.push_back(at(input).shape);
   std::unique_ptr<Operator> op = make_operator(attributes, shapes, *kernels_);
   const int value = static_cast<int>(parts_.values.size());
   const int root = op->is_view() ? at(inputs[0]).root : value;
-  parts_.values.push_back({Value::Kind::kStep, static_cast<int>(parts_.steps.size()), root, op->output_shape()});
+  parts_.values.push_back(
+      {Value::Kind::kStep, static_cast<int>(parts_.steps.size()), root, op->output_shape()});
   parts_.steps.push_back({name, attributes.operation(), std::move(op), inputs, value});
   return value;
 }
 
 std::unique_ptr<Program> ProgramBuilder::build(const std::vector<int>& outputs, int threads) {
   if (threads < 1 || threads > kMostThreads) {
-    throw ArgumentError("program", "threads", "1 to " + std::to_string(kMostThreads), std::to_string(threads));
+    throw ArgumentError("program", "threads", "1 to " + std::to_string(kMostThreads),
+                        std::to_string(threads));
   }
   std::vector<bool> needed(parts_.values.size(), false);
   for (const int output : outputs) {

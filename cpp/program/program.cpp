@@ -73,9 +73,11 @@ std::size_t Program::place_buffers(std::int64_t images) {
   for (std::size_t s = 0; s < parts_.steps.size(); ++s) {
     const Step& step = parts_.steps[s];
     for (const int input : step.inputs) {
-      const Value& root = parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(input)].root)];
+      const Value& root =
+          parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(input)].root)];
       const auto value = static_cast<std::size_t>(root.root);
-      if (root.kind == Value::Kind::kStep && direct_output_[value] == -1) buffers[buffer_of[value]].last_step = s;
+      if (root.kind == Value::Kind::kStep && direct_output_[value] == -1)
+        buffers[buffer_of[value]].last_step = s;
     }
     const auto value = static_cast<std::size_t>(step.output);
     if (direct_output_[value] == -1) {
@@ -86,14 +88,16 @@ std::size_t Program::place_buffers(std::int64_t images) {
   }
   // A value that is copied to an output at the end lives that long.
   for (const int output : parts_.outputs) {
-    const Value& root = parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(output)].root)];
+    const Value& root =
+        parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(output)].root)];
     const auto value = static_cast<std::size_t>(root.root);
     if (root.kind == Value::Kind::kStep && direct_output_[value] == -1) {
       buffers[buffer_of[value]].last_step = parts_.steps.size();
     }
   }
 
-  std::stable_sort(buffers.begin(), buffers.end(), [](const Buffer& a, const Buffer& b) { return a.size > b.size; });
+  std::stable_sort(buffers.begin(), buffers.end(),
+                   [](const Buffer& a, const Buffer& b) { return a.size > b.size; });
   offsets_.assign(parts_.values.size(), 0);
   std::vector<Buffer> placed;  // by offset
   std::size_t total = 0;
@@ -115,10 +119,12 @@ std::size_t Program::place_buffers(std::int64_t images) {
 }
 
 const float* Program::address(int value, const Images& images, const Context& context) const {
-  const Value& root = parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(value)].root)];
+  const Value& root =
+      parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(value)].root)];
   switch (root.kind) {
     case Value::Kind::kInput:
-      return images.inputs[static_cast<std::size_t>(root.index)] + images.first * root.shape.count_per_image();
+      return images.inputs[static_cast<std::size_t>(root.index)] +
+             images.first * root.shape.count_per_image();
     case Value::Kind::kConstant:
       return parts_.constants[static_cast<std::size_t>(root.index)].data();
     case Value::Kind::kStep:
@@ -131,7 +137,8 @@ const float* Program::address(int value, const Images& images, const Context& co
   return context.arena.data() + offsets_[static_cast<std::size_t>(root.root)];
 }
 
-void Program::run(std::span<const float* const> inputs, std::int64_t batch, std::span<float* const> outputs) const {
+void Program::run(std::span<const float* const> inputs, std::int64_t batch,
+                  std::span<float* const> outputs) const {
   if (batch == 0) return;
   std::vector<std::unique_ptr<Context>> contexts = take_contexts();
   const std::span<const std::unique_ptr<Context>> all(contexts);

@@ -23,7 +23,7 @@ struct Value {
 };
 
 struct Step {
-  std::string name;           // of what it produces
+  std::string name;  // of what it produces
   std::string operator_name;
   std::unique_ptr<Operator> op;
   std::vector<int> inputs;  // values
@@ -96,8 +96,8 @@ class Program {
   ThreadPool* pool_ = nullptr;  // null for one thread
   bool has_batch_ = false;
   std::int64_t chunk_ = 1;
-  std::vector<int> direct_output_;        // by value: the output that its step writes straight to, or -1
-  std::vector<std::size_t> offsets_;      // by value: where it lies in the arena, in floats
+  std::vector<int> direct_output_;    // by value: the output that its step writes straight to, or -1
+  std::vector<std::size_t> offsets_;  // by value: where it lies in the arena, in floats
   std::size_t arena_floats_ = 0;
   std::size_t workspace_floats_ = 0;
 

@@ -77,7 +77,16 @@ Tensor tabulate(const Integers& sizes, const std::function<double(const Integers
   return y;
 }
 
-int axis_of(const Tensor& x, std::int64_t axis) { return static_cast<int>(axis < 0 ? axis + x.shape.rank() : axis); }
+void check_count(const Attributes& attributes, std::span<const Tensor> inputs, std::size_t count) {
+  if (inputs.size() != count) {
+    throw ArgumentError(attributes.operation(), "inputs", std::to_string(count),
+                        std::to_string(inputs.size()));
+  }
+}
+
+int axis_of(const Tensor& x, std::int64_t axis) {
+  return static_cast<int>(axis < 0 ? axis + x.shape.rank() : axis);
+}
 
 // NaN, once met, stays.
 double greater(double a, double b) { return std::isnan(a) || a > b ? a : b; }
@@ -150,7 +159,8 @@ std::int64_t windows(std::int64_t size, std::int64_t begin, std::int64_t end, st
 
 Tensor fused_max_pool(const Tensor& x, const Integers& size, const Integers& strides) {
   const Shape& s = x.shape;
-  Tensor y = zeros({s[0], whole_windows(s[1], size[0], strides[0]), whole_windows(s[2], size[1], strides[1]), s[3]});
+  Tensor y =
+      zeros({s[0], whole_windows(s[1], size[0], strides[0]), whole_windows(s[2], size[1], strides[1]), s[3]});
   for (std::int64_t n = 0; n < y.shape[0]; ++n) {
     for (std::int64_t i = 0; i < y.shape[1]; ++i) {
       for (std::int64_t j = 0; j < y.shape[2]; ++j) {
@@ -213,7 +223,8 @@ Tensor conv2d(const Attributes& attributes, std::span<const Tensor> inputs) {
     }
   }
   if (!attributes.has("pool_size") && !attributes.has("pool_strides")) return y;
-  return fused_max_pool(y, attributes.integers("pool_size", {1, 1}), attributes.integers("pool_strides", {1, 1}));
+  return fused_max_pool(y, attributes.integers("pool_size", {1, 1}),
+                        attributes.integers("pool_strides", {1, 1}));
 }
 
 Tensor pool2d(const Attributes& attributes, std::span<const Tensor> inputs) {
@@ -333,6 +344,7 @@ double combined(const std::string& operation, double a, double b) {
 }
 
 Tensor binary(const Attributes& attributes, std::span<const Tensor> inputs) {
+  check_count(attributes, inputs, 2);
   const Tensor& a = inputs[0];
   const Tensor& b = inputs[1];
   const int rank = std::max(a.shape.rank(), b.shape.rank());
@@ -515,6 +527,7 @@ Tensor run(const Attributes& attributes, std::span<const Tensor> inputs) {
   if (found == functions.end()) {
     throw ArgumentError("reference: there is no operator '" + attributes.operation() + "'");
   }
+  if (inputs.empty()) check_count(attributes, inputs, 1);
   return found->second(attributes, inputs);
 }
 

@@ -57,8 +57,8 @@ Conv2dAlgorithm::Conv2dAlgorithm(const Attributes& attributes, const Shape& x,
     pool_ = Pool{parse_pair(attributes, "pool_size", 1), parse_pair(attributes, "pool_strides", 1)};
     const WindowAxis rows{pool_->size[0], pool_->strides[0], 1, 0, 0};
     const WindowAxis columns{pool_->size[1], pool_->strides[1], 1, 0, 0};
-    const auto pooled = Window2d{rows, columns, false}.output_size(operation + ": the fused pool", map_height_,
-                                                                   map_width_);
+    const auto pooled =
+        Window2d{rows, columns, false}.output_size(operation + ": the fused pool", map_height_, map_width_);
     out_height_ = pooled[0];
     out_width_ = pooled[1];
     // Pixels that no pooling window covers are never computed.
@@ -81,7 +81,8 @@ std::int64_t Conv2dAlgorithm::flops() const {
   return 2 * kernel_.shape.count() * map[0] * map[1];
 }
 
-RowwiseConv2d::RowwiseConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
+RowwiseConv2d::RowwiseConv2d(const Attributes& attributes, const Shape& x,
+                             const kernels::KernelTable& kernels)
     : Conv2dAlgorithm(attributes, x, kernels) {
   if (pool_) {
     const std::int64_t rows_in_scratch = kScratchFloats / (map_width_ * out_);
@@ -97,7 +98,7 @@ std::int64_t RowwiseConv2d::units(std::span<const ConstTensor> inputs, const Ten
 }
 
 void RowwiseConv2d::run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
-                          float* workspace) const {
+                        float* workspace) const {
   for (std::int64_t unit = range.begin, rows; unit < range.end; unit += rows) {
     const std::int64_t image = unit / out_height_;
     const std::int64_t begin = unit % out_height_;
@@ -114,7 +115,7 @@ void RowwiseConv2d::run(std::span<const ConstTensor> inputs, const Tensor& outpu
 }
 
 void RowwiseConv2d::compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y,
-                                        float* workspace) const {
+                                      float* workspace) const {
   compute(x, begin, end, y, workspace);
   if (!activation_.is_clamp()) {
     kernels_.activate(activation_.function, activation_.alpha, activation_.beta, y, y,
@@ -123,7 +124,7 @@ void RowwiseConv2d::compute_activated(const float* x, std::int64_t begin, std::i
 }
 
 void RowwiseConv2d::compute_pooled(const float* x, std::int64_t begin, std::int64_t end, float* y,
-                                     float* workspace) const {
+                                   float* workspace) const {
   const std::int64_t rows = map_rows(end - begin);
   const std::int64_t first = begin * pool_->strides[0];
   float* map = workspace + own_workspace(rows);
@@ -149,8 +150,8 @@ std::size_t RowwiseConv2d::workspace_size() const {
   return own_workspace(rows) + static_cast<std::size_t>(scratch);
 }
 
-TapGatherer::TapGatherer(const Window2d& window, std::int64_t height, std::int64_t width, std::int64_t channels,
-                         std::int64_t columns)
+TapGatherer::TapGatherer(const Window2d& window, std::int64_t height, std::int64_t width,
+                         std::int64_t channels, std::int64_t columns)
     : window_(window), height_(height), width_(width), channels_(channels), columns_(columns) {
   for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
     for (std::int64_t v = 0; v < columns; ++v) {

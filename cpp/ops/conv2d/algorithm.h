@@ -68,7 +68,8 @@ class RowwiseConv2d : public Conv2dAlgorithm {
   virtual std::size_t own_workspace(std::int64_t rows) const = 0;
 
  private:
-  void compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const;
+  void compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y,
+                         float* workspace) const;
 
   std::int64_t block_rows_;  // of the output, that are computed in one go
 };

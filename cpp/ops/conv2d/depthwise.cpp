@@ -13,7 +13,8 @@ class DepthwiseConv2d final : public RowwiseConv2d {
         zeros_(static_cast<std::size_t>(in_), 0.0F) {}
 
  protected:
-  void compute(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const override {
+  void compute(const float* x, std::int64_t begin, std::int64_t end, float* y,
+               float* workspace) const override {
     const auto** taps = reinterpret_cast<const float**>(workspace);
     kernels::DepthwisePixel pixel{};
     pixel.taps = taps;

@@ -27,14 +27,15 @@ class IndirectConv2d final : public RowwiseConv2d {
     std::fill_n(zeros_.data(), depth_, 0.0F);
     const std::int64_t group_out = out_ / groups_;
     for (std::int64_t g = 0; g < groups_; ++g) {
-      matrices_.emplace_back(kernel_.values.data() + g * group_out, gatherer_.taps() * depth_, group_out, out_,
-                             bias_.data() + g * group_out, kernels);
+      matrices_.emplace_back(kernel_.values.data() + g * group_out, gatherer_.taps() * depth_, group_out,
+                             out_, bias_.data() + g * group_out, kernels);
     }
     kernel_.values = {};  // the panels hold them now
   }
 
  protected:
-  void compute(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const override {
+  void compute(const float* x, std::int64_t begin, std::int64_t end, float* y,
+               float* workspace) const override {
     const auto** pointers = reinterpret_cast<const float**>(workspace);
     const std::int64_t pixels = (end - begin) * map_width_;
     const std::int64_t group_in = in_ / groups_;

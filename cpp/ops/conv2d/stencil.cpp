@@ -15,8 +15,8 @@ class StencilConv2d final : public RowwiseConv2d {
         padded_(window_.height.pad_begin > 0 || window_.height.pad_end > 0 || window_.width.pad_begin > 0 ||
                 window_.width.pad_end > 0),
         row_floats_((width_ + window_.width.pad_begin + window_.width.pad_end) * in_) {
-    const kernels::StencilKernels& found = *kernels::find_stencil(
-        kernels, window_.height.kernel, window_.width.kernel * in_);
+    const kernels::StencilKernels& found =
+        *kernels::find_stencil(kernels, window_.height.kernel, window_.width.kernel * in_);
     plain_ = found.plain;
     // A maximum may be taken before the activation only where that never falls.
     const bool two_by_two = pool_ && pool_->size == std::array<std::int64_t, 2>{2, 2} &&
@@ -40,7 +40,8 @@ class StencilConv2d final : public RowwiseConv2d {
   }
 
  protected:
-  void compute(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const override {
+  void compute(const float* x, std::int64_t begin, std::int64_t end, float* y,
+               float* workspace) const override {
     slide(plain_, x, begin, end - begin, end - begin, map_width_, y, workspace);
   }
 
@@ -67,8 +68,8 @@ class StencilConv2d final : public RowwiseConv2d {
   // Runs the kernel over `outputs` rows of y that cover the rows [first, first + rows) of the convolution.
   void slide(kernels::StencilKernel kernel, const float* x, std::int64_t first, std::int64_t rows,
              std::int64_t outputs, std::int64_t columns, float* y, float* workspace) const {
-    const float* source = padded_ ? copy_padded(x, first, rows, workspace)
-                                  : x + window_.height.begin(first) * row_floats_;
+    const float* source =
+        padded_ ? copy_padded(x, first, rows, workspace) : x + window_.height.begin(first) * row_floats_;
     kernels::StencilRow row{};
     row.row_pitch = row_floats_;
     row.row_step = window_.height.stride * row_floats_;
@@ -111,8 +112,9 @@ class StencilConv2d final : public RowwiseConv2d {
 bool stencil_conv2d_fits(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels) {
   const Shape& kernel = attributes.array("kernel").shape;
   const auto dilations = parse_pair(attributes, "dilations", 1);
-  return kernel.rank() == 4 && attributes.integer("groups", 1) == 1 && kernel[2] == x[3] && dilations[0] == 1 &&
-         dilations[1] == 1 && kernels::find_stencil(kernels, kernel[0], kernel[1] * kernel[2]) != nullptr;
+  return kernel.rank() == 4 && attributes.integer("groups", 1) == 1 && kernel[2] == x[3] &&
+         dilations[0] == 1 && dilations[1] == 1 &&
+         kernels::find_stencil(kernels, kernel[0], kernel[1] * kernel[2]) != nullptr;
 }
 
 std::unique_ptr<Operator> make_stencil_conv2d(const Attributes& attributes, const Shape& x,

@@ -132,7 +132,8 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     kernels::WinogradInput input{pixels, in_, input_planes(workspace), input_pitch()};
     for (std::int64_t t = 0; t < tiles; ++t, input.planes += padded_in()) {
       const Tile tile = tile_at(first + t);
-      gatherer_.gather(x + tile.image * height_ * width_ * in_, tile.row, tile.column, 0, zeros_.data(), pixels, 1);
+      gatherer_.gather(x + tile.image * height_ * width_ * in_, tile.row, tile.column, 0, zeros_.data(),
+                       pixels, 1);
       kernels_.winograd_input(input);
     }
   }
@@ -181,7 +182,8 @@ class WinogradConv2d final : public Conv2dAlgorithm {
       } else {
         row.rows = std::min<std::int64_t>(2, map_height_ - 2 * tile.row);
         row.columns = std::min(2 * row.tiles, map_width_ - 2 * tile.column);
-        row.out = y + ((tile.image * map_height_ + 2 * tile.row) * map_width_ + 2 * tile.column) * out_ + channel;
+        row.out =
+            y + ((tile.image * map_height_ + 2 * tile.row) * map_width_ + 2 * tile.column) * out_ + channel;
         kernels_.winograd_output(row);
       }
     }
