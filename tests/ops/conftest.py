@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ def product_tolerance() -> Callable[..., float]:
 
     def tolerance(terms: int, algorithm: str = "") -> float:
         growth = 9.0 if algorithm.startswith("Winograd") else 1.0
-        return growth * ROUNDING * float(terms + 2) ** 1.5
+        return growth * ROUNDING * math.pow(terms + 2, 1.5)
 
     return tolerance
 

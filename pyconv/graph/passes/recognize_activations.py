@@ -67,15 +67,17 @@ def _gelu(
 def _factors(
     graph: Graph, node: Node, producers: dict[str, Node]
 ) -> list[tuple[str, float | None]]:
-    """The factors of a product, looking through products by a number."""
+    """The factors of a product, looking into those that are products, if a number is in either."""
+    values = [(name, _scalar(graph, name)) for name in node.inputs]
     result: list[tuple[str, float | None]] = []
-    for name in node.inputs:
+    for name, value in values:
         inner = producers.get(name)
-        scalars = [_scalar(graph, n) for n in inner.inputs] if inner else []
-        if inner and inner.op == "multiply" and any(value is not None for value in scalars):
-            result += list(zip(inner.inputs, scalars, strict=True))
+        within = [(n, _scalar(graph, n)) for n in inner.inputs] if inner else []
+        numbered = any(number is not None for _, number in values + within)
+        if inner and inner.op == "multiply" and numbered:
+            result += within
         else:
-            result.append((name, _scalar(graph, name)))
+            result.append((name, value))
     return result
 
 

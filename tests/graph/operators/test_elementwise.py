@@ -22,10 +22,10 @@ Agree = Callable[..., Any]
     [
         *[
             (name, {}, 18)
-            for name in (
-                "Abs Elu Erf Exp HardSigmoid HardSwish LeakyRelu Mish Neg Reciprocal Relu Selu "
-                "Sigmoid Softplus Softsign Tanh"
-            ).split()
+            for name in [
+                *["Abs", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish"],
+                *["Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh"],
+            ]
         ],
         ("Elu", {"alpha": 0.3}, 18),
         ("LeakyRelu", {"alpha": 0.3}, 18),

@@ -1,0 +1,483 @@
+"""Each pass: what it makes of a small graph, that outputs stay the same, what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyconv.graph import native_operators, passes
+from pyconv.graph.batch import Batch, Shape
+from pyconv.graph.ir import Graph, Node, Output, TensorType
+
+Interpret = Callable[[Graph, dict[str, np.ndarray]], dict[str, np.ndarray]]
+N = Batch()
+NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+class Builder:
+    """Writes small graphs down."""
+
+    def __init__(self, **inputs: Shape) -> None:
+        self.graph = Graph(inputs=list(inputs))
+        self.graph.types = {name: TensorType(shape) for name, shape in inputs.items()}
+        self.random = np.random.default_rng(5)
+
+    def array(self, *shape: int) -> np.ndarray:
+        return self.random.normal(size=shape).astype(np.float32)
+
+    def constant(self, *shape: int) -> str:
+        return self.graph.add_constant(self.array(*shape))
+
+    def __call__(self, output: str, op: str, *inputs: str, **attributes: Any) -> str:
+        shapes = [self.graph.shape(name) for name in inputs]
+        self.graph.declare(output, native_operators.infer(op, attributes, shapes))
+        self.graph.nodes.append(Node(op, inputs, output, attributes, (output,)))
+        return output
+
+    def wants(self, *names: str) -> Graph:
+        self.graph.outputs = [Output(name, name) for name in names]
+        return self.graph
+
+
+@pytest.fixture
+def run_pass(interpret: Interpret) -> Callable[[passes.Pass, Graph], list[str]]:
+    """Runs a pass, checks that every output is what it was, and returns the operators left."""
+
+    def run(step: passes.Pass, graph: Graph) -> list[str]:
+        random = np.random.default_rng(1)
+        feeds = {
+            name: random.normal(
+                size=[3 if isinstance(size, Batch) else size for size in graph.shape(name)]
+            ).astype(np.float32)
+            for name in graph.inputs
+        }
+        before = interpret(graph, feeds)
+        step(graph)
+        after = interpret(graph, feeds)
+        assert list(after) == list(before)
+        for name in before:
+            np.testing.assert_allclose(after[name], before[name], rtol=1e-5, atol=1e-5)
+        return [node.op for node in graph.nodes]
+
+    return run
+
+
+Run = Callable[[passes.Pass, Graph], list[str]]
+
+
+def test_drop_identities(run_pass: Run) -> None:
+    g = Builder(x=(N, 4))
+    g("c", "activation", g("b", "identity", g("a", "identity", "x")), activation="relu")
+    g("d", "identity", "c")
+    assert run_pass(passes.drop_identities, g.wants("d", "a")) == ["activation"]
+
+
+def test_eliminate_dead(run_pass: Run) -> None:
+    g = Builder(x=(N, 4))
+    g("a", "activation", "x", activation="relu")
+    g("b", "add", "a", g.constant(4))
+    g("c", "activation", "a", activation="abs")
+    graph = g.wants("c")
+    assert run_pass(passes.eliminate_dead, graph) == ["activation", "activation"]
+    assert not graph.constants
+
+
+@pytest.mark.parametrize(
+    ("gate", "name"),
+    [
+        ({"activation": "sigmoid"}, "swish"),
+        ({"activation": "hard_sigmoid", "alpha": 1 / 6, "beta": 0.5}, "hard_swish"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_recognize_gated_activations(
+    run_pass: Run, gate: dict[str, Any], name: str, turned: bool
+) -> None:
+    g = Builder(x=(N, 4))
+    g("s", "activation", "x", **gate)
+    g("y", "multiply", *(("s", "x") if turned else ("x", "s")))
+    graph = g.wants("y")
+    assert run_pass(passes.recognize_activations, graph) == ["activation"]
+    assert graph.nodes[0].attributes == {"activation": name}
+
+
+def test_recognize_no_swish_of_something_else(run_pass: Run) -> None:
+    g = Builder(x=(N, 4), z=(N, 4))
+    g("y", "multiply", "z", g("s", "activation", "x", activation="sigmoid"))
+    assert run_pass(passes.recognize_activations, g.wants("y")) == ["activation", "multiply"]
+
+
+def _number(g: Builder, value: float) -> str:
+    return g.graph.add_constant(np.array(value, np.float32))
+
+
+@pytest.mark.parametrize("order", ["half first", "half last", "half in between"])
+@pytest.mark.parametrize("divided", [False, True])
+def test_recognize_gelu(run_pass: Run, order: str, divided: bool) -> None:
+    g = Builder(x=(N, 9))
+    root = _number(g, 2**0.5 if divided else 0.5**0.5)
+    g("r", "divide" if divided else "multiply", "x", root)
+    g("o", "add", _number(g, 1), g("e", "activation", "r", activation="erf"))
+    half = _number(g, 0.5)
+    if order == "half first":
+        g("y", "multiply", g("h", "multiply", half, "x"), "o")
+    elif order == "half last":
+        g("y", "multiply", half, g("h", "multiply", "x", "o"))
+    else:
+        g("y", "multiply", "x", g("h", "multiply", "o", half))
+    graph = g.wants("y")
+    assert run_pass(passes.recognize_activations, graph) == ["activation"]
+    assert graph.nodes[0].attributes == {"activation": "gelu"}
+
+
+def test_recognize_no_gelu_with_other_numbers(run_pass: Run) -> None:
+    g = Builder(x=(N, 9))
+    g("r", "multiply", "x", _number(g, 0.7))
+    g("o", "add", _number(g, 1), g("e", "activation", "r", activation="erf"))
+    g("y", "multiply", g("h", "multiply", _number(g, 0.5), "x"), "o")
+    assert len(run_pass(passes.recognize_activations, g.wants("y"))) == 5
+
+
+def test_what_was_asked_for_stays_when_its_pattern_is_recognized(run_pass: Run) -> None:
+    g = Builder(x=(N, 4))
+    g("y", "multiply", "x", g("s", "activation", "x", activation="sigmoid"))
+    graph = g.wants("y", "s")
+    assert run_pass(passes.recognize_activations, graph) == ["activation", "activation"]
+
+
+def test_cancel_transposes(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    g("b", "transpose", g("a", "transpose", "x", permutation=NCHW), permutation=NHWC)
+    g("d", "transpose", g("c", "transpose", "b", permutation=NCHW), permutation=NCHW)
+    g("e", "activation", "d", activation="relu")
+    graph = g.wants("b", "e")
+    assert run_pass(passes.cancel_transposes, graph) == [
+        "transpose",
+        "transpose",
+        "transpose",
+        "activation",
+    ]
+    passes.eliminate_dead(graph)
+    assert [node.op for node in graph.nodes] == ["transpose", "activation"]
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("activation", {"activation": "relu"}),
+        ("softmax", {"axis": 1}),
+        ("log_softmax", {"axis": 3}),
+        ("pad", {"pads": [0, 1, 2, 3, 0, 4, 5, 6], "mode": "constant", "value": 0.5}),
+        ("slice", {"starts": [0, 2, 1, 0], "sizes": [N, 1, 2, 2], "steps": [1, 1, 1, 2]}),
+        ("reduce", {"function": "mean", "axes": [2, 3], "keepdims": 1}),
+        ("reduce", {"function": "sum", "axes": [1], "keepdims": 0}),
+        ("reduce", {"function": "max", "axes": [2], "keepdims": 0}),
+    ],
+)
+def test_sink_transposes(run_pass: Run, op: str, attributes: dict[str, Any]) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    g("y", op, g("t", "transpose", "x", permutation=NCHW), **attributes)
+    graph = g.wants("y")
+    left = run_pass(passes.sink_transposes, graph)
+    assert left in (["transpose", op, "transpose"], ["transpose", op])  # the last may cancel
+    passes.eliminate_dead(graph)
+    assert graph.nodes[0].op == op
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 1, 1), (1, 3, 4, 5)])
+@pytest.mark.parametrize("op", ["add", "subtract"])
+def test_sink_transposes_through_arithmetic_with_a_constant(
+    run_pass: Run, shape: tuple[int, ...], op: str
+) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    g("y", op, g.constant(*shape), g("t", "transpose", "x", permutation=NCHW))
+    graph = g.wants("y")
+    run_pass(passes.sink_transposes, graph)
+    assert [node.op for node in graph.nodes if node.op != "transpose"] == [op]
+    assert graph.nodes[-1].op == "transpose"
+
+
+def test_sink_transposes_of_both_operands(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3), z=(N, 4, 1, 3))
+    a = g("a", "transpose", "x", permutation=NCHW)
+    b = g("b", "transpose", "z", permutation=NCHW)
+    g("y", "multiply", a, b)
+    graph = g.wants("y")
+    assert run_pass(passes.sink_transposes, graph)[-2:] == ["multiply", "transpose"]
+
+
+def test_sink_transposes_beside_an_operand_of_single_pixels(run_pass: Run) -> None:
+    # Squeeze and excite: a factor for each channel, (n, c, 1, 1).
+    g = Builder(x=(N, 4, 5, 3), z=(N, 3, 1, 1))
+    g("y", "multiply", g("a", "transpose", "x", permutation=NCHW), "z")
+    assert run_pass(passes.sink_transposes, g.wants("y"))[-3:] == [
+        "reshape",
+        "multiply",
+        "transpose",
+    ]
+
+
+def test_sink_transposes_not_beside_maps_in_another_layout(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3), z=(N, 3, 4, 5))
+    g("y", "add", g("a", "transpose", "x", permutation=NCHW), "z")
+    assert run_pass(passes.sink_transposes, g.wants("y")) == ["transpose", "add"]
+
+
+def test_sink_transposes_through_concat(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3), z=(N, 4, 5, 2))
+    a = g("a", "transpose", "x", permutation=NCHW)
+    b = g("b", "transpose", "z", permutation=NCHW)
+    g("y", "concat", a, b, g.constant(1, 1, 4, 5)[:0] or a, axis=1)
+    graph = g.wants("y")
+    assert run_pass(passes.sink_transposes, graph)[-2:] == ["concat", "transpose"]
+    assert graph.nodes[-2].attributes["axis"] == 3
+
+
+@pytest.mark.parametrize(
+    ("x", "permutation", "shape"),
+    [
+        ((N, 4, 5, 1), NCHW, (N, 4, 5)),
+        ((N, 1, 5, 3), NCHW, (N, 3, 5)),
+        ((N, 5, 3), (0, 2, 1), (N, 3, 1, 5)),
+        ((N, 5, 3), (0, 2, 1), (N, 3, 5, 1, 1)),
+        ((N, 1, 1, 3), NCHW, (N, 3)),
+    ],
+)
+def test_sink_transposes_through_squeezes(
+    run_pass: Run, x: Shape, permutation: tuple[int, ...], shape: Shape
+) -> None:
+    g = Builder(x=x)
+    g("y", "reshape", g("t", "transpose", "x", permutation=permutation), shape=shape)
+    graph = g.wants("y")
+    run_pass(passes.sink_transposes, graph)
+    passes.eliminate_dead(graph)
+    assert graph.nodes[0].op == "reshape"
+
+
+def test_sink_transposes_not_through_a_flatten(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    g("y", "reshape", g("t", "transpose", "x", permutation=NCHW), shape=(N, 60))
+    assert run_pass(passes.sink_transposes, g.wants("y")) == ["transpose", "reshape"]
+
+
+def test_sink_transposes_through_a_dense_layer_of_the_last_axis(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    t = g("t", "transpose", "x", permutation=(0, 2, 1, 3))
+    g("y", "dense", t, weights=g.array(3, 2))
+    u = g("u", "transpose", "x", permutation=NCHW)
+    g("z", "dense", u, weights=g.array(5, 2))
+    assert run_pass(passes.sink_transposes, g.wants("y", "z")) == [
+        "transpose",
+        "dense",
+        "transpose",
+        "transpose",
+        "dense",
+    ]
+
+
+def test_view_outputs(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    g("a", "activation", "x", activation="relu")
+    g("c", "transpose", g("b", "transpose", "a", permutation=NCHW), permutation=NCHW)
+    graph = g.wants("a", "b", "c")
+    run_pass(passes.view_outputs, graph)
+    passes.eliminate_dead(graph)
+    assert [node.op for node in graph.nodes] == ["activation"]
+    assert [out.value for out in graph.outputs] == ["a", "a", "a"]
+    assert [out.permutation for out in graph.outputs] == [None, NCHW, (0, 2, 3, 1)]
+
+
+def test_absorb_flatten_transposes(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    flat = g("f", "reshape", g("t", "transpose", "x", permutation=NCHW), shape=(N, 60))
+    g("y", "dense", flat, weights=g.array(60, 7))
+    assert run_pass(passes.absorb_flatten_transposes, g.wants("y")) == ["reshape", "dense"]
+
+
+def test_absorb_no_transposes_that_were_asked_for_in_vain(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    flat = g("f", "reshape", g("t", "transpose", "x", permutation=NCHW), shape=(N, 60))
+    g("y", "dense", flat, weights=g.array(60, 7))
+    assert run_pass(passes.absorb_flatten_transposes, g.wants("y", "f")).count("transpose") == 1
+
+
+def test_reshape_unit_transposes(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5, 1), z=(N, 4, 5, 2))
+    g("a", "transpose", "x", permutation=NCHW)
+    g("b", "transpose", "z", permutation=NCHW)
+    assert run_pass(passes.reshape_unit_transposes, g.wants("a", "b")) == ["reshape", "transpose"]
+
+
+def test_merge_reshapes(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 5))
+    b = g("b", "reshape", g("a", "reshape", "x", shape=(N, 20)), shape=(N, 5, 4))
+    g("c", "reshape", b, shape=(N, 4, 5))
+    g("d", "activation", "c", activation="relu")
+    graph = g.wants("d", "b")
+    run_pass(passes.merge_reshapes, graph)
+    passes.eliminate_dead(graph)
+    assert [node.op for node in graph.nodes] == ["reshape", "activation"]
+    assert graph.nodes[1].inputs == ("x",)
+
+
+def test_sink_reshapes(run_pass: Run) -> None:
+    g = Builder(x=(N, 1, 5, 3))
+    r = g("r", "reshape", "x", shape=(N, 5, 3))
+    a = g("a", "activation", r, activation="relu")
+    b = g("b", "add", g.constant(3), a)
+    g("c", "multiply", b, g.constant(1, 1))
+    graph = g.wants("c")
+    left = run_pass(passes.sink_reshapes, graph)
+    assert [op for op in left if op != "reshape"] == ["activation", "add", "multiply"]
+    assert left[-1] == "reshape"
+    passes.eliminate_dead(graph)
+    assert [node.op for node in graph.nodes].count("reshape") == 1
+
+
+def test_sink_reshapes_not_where_channels_change(run_pass: Run) -> None:
+    g = Builder(x=(N, 5, 3))
+    g("y", "add", g("r", "reshape", "x", shape=(N, 15)), g.constant(15))
+    assert run_pass(passes.sink_reshapes, g.wants("y")) == ["reshape", "add"]
+
+
+def _linear(g: Builder, op: str, **more: Any) -> str:
+    """y, of 4 channels."""
+    if op == "dense":
+        return g("y", "dense", "x", weights=g.array(3, 4), **more)
+    return g("y", "conv2d", "x", kernel=g.array(3, 2, 3, 4), **more)
+
+
+LINEAR = pytest.mark.parametrize("op", ["dense", "conv2d"])
+
+
+@LINEAR
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("step", ["add", "add, turned", "subtract"])
+def test_fuse_bias(run_pass: Run, op: str, biased: bool, step: str) -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    _linear(g, op, **({"bias": g.array(4)} if biased else {}))
+    operands = ("y", g.constant(1, 4))
+    g("z", step.partition(",")[0], *(operands[::-1] if "turned" in step else operands))
+    graph = g.wants("z")
+    assert run_pass(passes.fuse_bias, graph) == [op]
+    assert graph.nodes[0].tensors == ("y", "z")
+
+
+@LINEAR
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("shape", [(4,), (1, 1, 4), ()])
+@pytest.mark.parametrize("step", ["multiply", "divide"])
+def test_fold_batch_normalization(
+    run_pass: Run, op: str, biased: bool, shape: tuple[int, ...], step: str
+) -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    _linear(g, op, **({"bias": g.array(4)} if biased else {}))
+    g("z", step, "y", g.constant(*shape))
+    assert run_pass(passes.fold_batch_normalization, g.wants("z")) == [op]
+
+
+@pytest.mark.parametrize("step", [passes.fuse_bias, passes.fold_batch_normalization])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "asked for",
+        "used twice",
+        "not a constant",
+        "not by channel",
+        "activated",
+        "constant first",
+        "larger",
+    ],
+)
+def test_fusions_that_may_not_be(run_pass: Run, step: passes.Pass, case: str) -> None:
+    op = "add" if step is passes.fuse_bias else "multiply"
+    g = Builder(x=(N, 6, 5, 3), other=(N, 4, 4, 4))
+    _linear(g, "conv2d", **({"activation": "relu"} if case == "activated" else {}))
+    if case == "not a constant":
+        g("z", op, "y", "other")
+    elif case == "not by channel":
+        g("z", op, "y", g.constant(4, 1))
+    elif case == "larger":
+        g("z", op, "y", g.constant(1, 1, 1, 1, 4)[:0] or g.constant(4, 4, 4))
+    elif case == "constant first":
+        g("z", "subtract" if op == "add" else "divide", g.constant(4), "y")
+    else:
+        g("z", op, "y", g.constant(4))
+    if case == "used twice":
+        g("w", "activation", "y", activation="relu")
+    wanted = {"asked for": ["z", "y"], "used twice": ["z", "w"]}.get(case, ["z"])
+    assert len(run_pass(step, g.wants(*wanted))) == (3 if case == "used twice" else 2)
+
+
+@LINEAR
+def test_fuse_activation(run_pass: Run, op: str) -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    _linear(g, op, bias=g.array(4))
+    g("b", "activation", g("a", "activation", "y", activation="elu", alpha=0.5), activation="exp")
+    graph = g.wants("b")
+    assert run_pass(passes.fuse_activation, graph) == [op, "activation"]
+    assert graph.nodes[0].attributes["alpha"] == 0.5
+    assert graph.nodes[0].tensors == ("y", "a")
+
+
+def test_fuse_activation_not_when_asked_for(run_pass: Run) -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    _linear(g, "conv2d")
+    g("a", "activation", "y", activation="relu")
+    assert run_pass(passes.fuse_activation, g.wants("y", "a")) == ["conv2d", "activation"]
+
+
+POOL = {
+    "kernel_size": [2, 3],
+    "strides": [2, 1],
+    "pads": [0, 0, 0, 0],
+    "dilations": [1, 1],
+    "ceil_mode": 0,
+}
+
+
+def test_fuse_max_pool(run_pass: Run) -> None:
+    g = Builder(x=(N, 8, 9, 3))
+    _linear(g, "conv2d", activation="relu")
+    g("p", "max_pool2d", "y", **POOL)
+    g("q", "max_pool2d", "p", **POOL)
+    graph = g.wants("q")
+    assert run_pass(passes.fuse_max_pool, graph) == ["conv2d", "max_pool2d"]
+    assert graph.nodes[0].attributes["pool_size"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"pads": [1, 0, 0, 0]}, {"ceil_mode": 1}, {"dilations": [2, 1]}]
+)
+def test_fuse_max_pool_not_every_kind(run_pass: Run, changed: dict[str, Any]) -> None:
+    g = Builder(x=(N, 8, 9, 3))
+    _linear(g, "conv2d")
+    g("p", "max_pool2d", "y", **{**POOL, **changed})
+    assert run_pass(passes.fuse_max_pool, g.wants("p")) == ["conv2d", "max_pool2d"]
+
+
+def test_run_passes_tells_what_each_did() -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    _linear(g, "conv2d")
+    g("a", "activation", g("i", "identity", "y"), activation="relu")
+    seen: list[tuple[str, int]] = []
+    passes.run_passes(g.wants("a"), lambda name, graph: seen.append((name, len(graph.nodes))))
+    assert [name for name, _ in seen] == [step.__name__ for step in passes.PASSES]
+    assert seen[0] == ("drop_identities", 2)
+    assert seen[-1][1] == 1
+
+
+def test_a_graph_as_text() -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    _linear(g, "conv2d", activation="relu")
+    g("t", "transpose", "y", permutation=NCHW)
+    graph = g.wants("t")
+    passes.run_passes(graph)
+    assert str(graph) == (
+        "input x: float32 (n, 6, 5, 3)\n"
+        "y: float32 (n, 4, 4, 4) = conv2d(x) {kernel=float32[3, 2, 3, 4], activation=relu}\n"
+        "output t = y.transpose(0, 3, 1, 2)"
+    )
