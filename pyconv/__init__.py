@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pyconv.lazy import attributes
+
 if TYPE_CHECKING:
     __version__: str
     from pyconv import data as data
@@ -94,9 +96,10 @@ _HOMES = {
         "transpose",
     ],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", "data", *sorted(_HOME_OF)]
+__all__ = ["__version__", "data", *sorted(name for names in _HOMES.values() for name in names)]
+
+_attribute = attributes(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -106,11 +109,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("pyconv")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'pyconv' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    return _attribute(name)
 
 
 def __dir__() -> list[str]:

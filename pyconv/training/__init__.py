@@ -7,16 +7,21 @@
 0.98
 >>> training.export("own.keras", "own.onnx")                            # doctest: +SKIP
 
-Keras and TensorFlow are imported when one of the functions first needs them.
+Everything is imported when it is first used, Keras and TensorFlow by the functions that need them.
 """
 
 from __future__ import annotations
 
-from pyconv.training.exporter import Explanation, Exported, export
-from pyconv.training.fit import Progress
-from pyconv.training.history import Epoch
-from pyconv.training.run import Run, train
-from pyconv.training.settings import Settings
+from typing import TYPE_CHECKING
+
+from pyconv.lazy import attributes
+
+if TYPE_CHECKING:
+    from pyconv.training.exporter import Explanation, Exported, export
+    from pyconv.training.fit import Progress
+    from pyconv.training.history import Epoch
+    from pyconv.training.run import Run, train
+    from pyconv.training.settings import Settings
 
 __all__ = [
     "Epoch",
@@ -28,3 +33,14 @@ __all__ = [
     "export",
     "train",
 ]
+
+__getattr__ = attributes(
+    __name__,
+    {
+        "pyconv.training.exporter": ["Explanation", "Exported", "export"],
+        "pyconv.training.fit": ["Progress"],
+        "pyconv.training.history": ["Epoch"],
+        "pyconv.training.run": ["Run", "train"],
+        "pyconv.training.settings": ["Settings"],
+    },
+)
