@@ -217,6 +217,16 @@ def labels(name: str) -> tuple[str, ...]:
     return _published(name).labels
 
 
+def image_size(name: str) -> tuple[int, int]:
+    """Height and width of a data set's images; no file is read.
+
+    Raises:
+        InputError: no such data set.
+    """
+    _, height, width = _published(name).files[0].shape
+    return height, width
+
+
 def load(name: str, folder: str | Path | None = None) -> Dataset:
     """Load a data set, downloading it into the cache where this machine does not have it.
 

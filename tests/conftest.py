@@ -167,4 +167,5 @@ def quarters(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """A small data set of four classes, which `data.load` gives for any name."""
     dataset = Dataset(*_quarters(96, 1), *_quarters(40, 2), ("nw", "ne", "sw", "se"))
     monkeypatch.setattr(data, "load", lambda name, folder=None: dataset)
+    monkeypatch.setattr(data, "image_size", lambda name: (12, 12))
     return dataset

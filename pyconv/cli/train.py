@@ -26,7 +26,7 @@ HELP = "train a network and export it"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    from pyconv.training.settings import NETWORKS, Settings
+    from pyconv.training.settings import NETWORKS, SCHEDULES, Settings
 
     # A flag that was not given takes the default of Settings, or of the run that is resumed.
     given: dict[str, Any] = {"default": argparse.SUPPRESS}
@@ -93,6 +93,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="X",
         help=f"Adam's (default: {defaults['learning_rate']})",
+        **given,
+    )
+    parser.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        help="constant, or cosine: the learning rate falls to 0 by the last epoch "
+        f"(default: {defaults['schedule']})",
+        **given,
+    )
+    parser.add_argument(
+        "--shift",
+        type=int,
+        metavar="N",
+        help="move every training image by up to N pixels each way, anew every epoch "
+        f"(default: {defaults['shift']})",
         **given,
     )
     parser.add_argument(

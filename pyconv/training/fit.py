@@ -157,15 +157,17 @@ def fit(
     import_tensorflow("training a network").config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(settings.seed)
 
-    model, history = checkpoint.load(batches) or (_fresh(settings, dataset), [])
+    model, history = checkpoint.load(batches) or (_fresh(settings, dataset, batches), [])
     if on_start is not None:
         on_start(model)
     while len(history) < settings.epochs and not _reached(settings, history):
         number = len(history) + 1
         started = time.perf_counter()
-        order = training[np.random.default_rng([settings.seed, number]).permutation(len(training))]
+        random = np.random.default_rng([settings.seed, number])
+        order = training[random.permutation(len(training))]
+        images = shifted(dataset.train_images[order], settings.shift, random)
         logs = model.fit(
-            _batches(dataset.train_images[order], dataset.train_labels[order], settings.batch_size),
+            _batches(images, dataset.train_labels[order], settings.batch_size),
             shuffle=False,
             verbose=0,
             callbacks=_callbacks(on_batch, number, settings.epochs, batches),
@@ -194,12 +196,36 @@ def fit(
     return model, history
 
 
-def _fresh(settings: Settings, dataset: Dataset) -> keras.Model:
+def shifted(images: Pixels, most: int, random: np.random.Generator) -> Pixels:
+    """Move each image by a step of its own, whole pixels.
+
+    Args:
+        images: (n, height, width) uint8.
+        most: steps are drawn from -most to most, alike for rows and columns; 0 returns `images`.
+        random: draws the steps.
+
+    Returns:
+        (n, height, width) uint8; what comes in from outside is 0.
+    """
+    if most == 0:
+        return images
+    count, height, width = images.shape
+    padded = np.pad(images, ((0, 0), (most, most), (most, most)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    rows, columns = random.integers(0, 2 * most + 1, (2, count))
+    moved: Pixels = windows[np.arange(count), rows, columns]
+    return moved
+
+
+def _fresh(settings: Settings, dataset: Dataset, batches: int) -> keras.Model:
     keras = import_keras("training a network")
     height, width = dataset.train_images.shape[1:3]
     model = networks.build(settings, (height, width, 1), len(dataset.labels))
+    rate = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, batches * settings.epochs)
     model.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
+        optimizer=keras.optimizers.Adam(rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )

@@ -130,10 +130,9 @@ def train(
     """
     checkpoint = Checkpoint(Path(folder))
     _check_folder(checkpoint, settings, resume=resume, force=force)
-    dataset = data.load(settings.data, data_folder)
     if settings.network == "convolutional":
-        height, width = dataset.train_images.shape[1:3]
-        networks.check_sizes(settings, (height, width))
+        networks.check_sizes(settings, data.image_size(settings.data))
+    dataset = data.load(settings.data, data_folder)
     if not resume:
         for path in (checkpoint.model, checkpoint.history):
             path.unlink(missing_ok=True)
@@ -195,5 +194,5 @@ def _export(
 def _title(settings: Settings) -> str:
     if settings.network == "dense":
         return f"{settings.data}: dense, {settings.hidden} hidden units"
-    filters = ", ".join(map(str, settings.filters))
+    filters = " and ".join(map(str, settings.filters))
     return f"{settings.data}: convolutions of {filters} filters, {settings.hidden} hidden units"

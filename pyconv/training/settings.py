@@ -12,7 +12,10 @@ from pyconv.errors import InputError, ModelError, unknown_name
 
 NetworkName = Literal["convolutional", "dense"]
 
+ScheduleName = Literal["constant", "cosine"]
+
 NETWORKS: tuple[NetworkName, ...] = ("convolutional", "dense")
+SCHEDULES: tuple[ScheduleName, ...] = ("constant", "cosine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,11 @@ class Settings:
         hidden: units of the hidden Dense layer.
         epochs: how many times the network sees the training images.
         batch_size: images a step of the optimizer.
-        learning_rate: Adam's.
+        learning_rate: Adam's; with a schedule, its first.
+        schedule: `"constant"`, or `"cosine"`: the learning rate falls to 0 along half a cosine,
+            step by step until the last epoch (Loshchilov and Hutter 2017, arXiv:1608.03983).
+        shift: every epoch moves each training image by up to so many pixels along both axes, drawn
+            anew from the seed; what comes in from outside is black.
         seed: of the first weights and of the order of the images.
         stop_at_accuracy: training ends after the first epoch whose training accuracy reaches this,
             a share between 0 and 1; None to train every epoch.
@@ -45,6 +52,8 @@ class Settings:
     epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 1e-3
+    schedule: ScheduleName = "constant"
+    shift: int = 0
     seed: int = 0
     stop_at_accuracy: float | None = None
     validation: int = 0
@@ -57,12 +66,15 @@ class Settings:
         """
         if self.network not in NETWORKS:
             raise InputError(unknown_name("network", self.network, NETWORKS))
+        if self.schedule not in SCHEDULES:
+            raise InputError(unknown_name("schedule", self.schedule, SCHEDULES))
         lowest = {
             "kernel_size": 1,
             "pool": 1,
             "hidden": 1,
             "epochs": 1,
             "batch_size": 1,
+            "shift": 0,
             "seed": 0,
             "validation": 0,
         }
@@ -106,11 +118,13 @@ class Settings:
     def differences(self, other: Settings) -> list[str]:
         """The settings in which another run differs, such as `"seed: 0 and 1"`.
 
-        The number of epochs is not among them: a run may be resumed for more.
+        At a constant learning rate the number of epochs is not among them: a run may be resumed for
+        more.
         """
         mine, theirs = self.to_dict(), other.to_dict()
+        open_end = self.schedule == "constant"
         return [
             f"{name}: {mine[name]} and {theirs[name]}"
             for name in mine
-            if name != "epochs" and mine[name] != theirs[name]
+            if mine[name] != theirs[name] and not (name == "epochs" and open_end)
         ]

@@ -18,6 +18,8 @@ from pyconv.training.networks import check_sizes
     ("setting", "message"),
     [
         ({"network": "recurrent"}, "no network 'recurrent'"),
+        ({"schedule": "linear"}, "no schedule 'linear'"),
+        ({"shift": -1}, "shift: expected at least 0, got -1"),
         ({"filters": ()}, "filters: expected a count of at least 1"),
         ({"filters": (8, 0)}, r"got \[8, 0\]"),
         ({"kernel_size": 0}, "kernel_size: expected at least 1, got 0"),
@@ -57,6 +59,11 @@ def test_differences_name_the_settings_but_not_the_epochs() -> None:
     other = dataclasses.replace(one, seed=1, filters=(64, 64), epochs=9)
     assert one.differences(other) == ["filters: [64] and [64, 64]", "seed: 0 and 1"]
     assert one.differences(dataclasses.replace(one, epochs=9)) == []
+
+
+def test_differences_name_the_epochs_that_a_schedule_runs_over() -> None:
+    one = Settings("mnist", schedule="cosine", epochs=3)
+    assert one.differences(dataclasses.replace(one, epochs=9)) == ["epochs: 3 and 9"]
 
 
 @pytest.mark.parametrize(

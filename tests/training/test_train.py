@@ -16,6 +16,7 @@ from pyconv.data import Dataset
 from pyconv.errors import InputError, ModelError
 from pyconv.training import Epoch, Progress, Run, Settings, train
 from pyconv.training import history as history_file
+from pyconv.training.fit import shifted
 
 pytestmark = [
     pytest.mark.train,
@@ -69,19 +70,24 @@ def test_run_learns_and_its_export_says_so(quarters: Dataset, tmp_path: Path) ->
         assert model.metadata.input.picture == "mnist"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [SMALL, dataclasses.replace(SMALL, schedule="cosine", shift=2)],
+    ids=["plain", "all"],
+)
 def test_interrupted_and_resumed_run_equals_the_uninterrupted(
-    quarters: Dataset, tmp_path: Path
+    settings: Settings, quarters: Dataset, tmp_path: Path
 ) -> None:
-    whole = train(SMALL, tmp_path / "whole")
+    whole = train(settings, tmp_path / "whole")
 
     def interrupt(now: Progress) -> None:
         if (now.epoch, now.batch) == (3, 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(SMALL, tmp_path / "parts", on_batch=interrupt)
+        train(settings, tmp_path / "parts", on_batch=interrupt)
     assert len(history_file.read(tmp_path / "parts" / "history.csv")) == 2
-    resumed = train(SMALL, tmp_path / "parts", resume=True)
+    resumed = train(settings, tmp_path / "parts", resume=True)
     assert _figures(resumed) == _figures(whole)
     for got, expected in zip(_weights(resumed), _weights(whole), strict=True):
         np.testing.assert_array_equal(got, expected)
@@ -98,6 +104,41 @@ def test_run_killed_between_its_two_files_resumes_from_the_model(
     )
     resumed = train(SMALL, tmp_path / "parts", resume=True)
     assert _figures(resumed) == _figures(whole)
+
+
+def test_learning_rate_falls_to_nothing_along_a_cosine(quarters: Dataset, tmp_path: Path) -> None:
+    run = train(dataclasses.replace(SMALL, schedule="cosine", epochs=2), tmp_path)
+    rate = run.model.optimizer.learning_rate
+    # After the last of 2 epochs of 5 batches; Keras gives the rate of the step to come.
+    assert float(rate) == pytest.approx(0.0, abs=1e-9)
+    halfway = float(run.model.optimizer._learning_rate(5))
+    assert halfway == pytest.approx(SMALL.learning_rate / 2)
+
+
+def test_shifted_images_are_moved_by_whole_pixels() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(1, 256, (300, 5, 7), np.uint8)
+    steps = set()
+    for before, after in zip(images, shifted(images, 2, random), strict=True):
+        found = [
+            (row, column)
+            for row in range(-2, 3)
+            for column in range(-2, 3)
+            if np.array_equal(after, _moved(before, row, column))
+        ]
+        assert len(found) == 1
+        steps.update(found)
+    assert len(steps) == 25
+
+
+def _moved(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    result = np.zeros_like(image)
+    height, width = image.shape
+    for row in range(height):
+        for column in range(width):
+            if 0 <= row - rows < height and 0 <= column - columns < width:
+                result[row, column] = image[row - rows, column - columns]
+    return result
 
 
 def test_another_seed_gives_another_run(quarters: Dataset, tmp_path: Path) -> None:
