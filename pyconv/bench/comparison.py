@@ -114,7 +114,7 @@ def _sample(
 
 def _cell(
     subject: Subject,
-    flops_per_image: int,
+    flops_per_image: int | None,
     difference: float,
     samples: Mapping[str, Sequence[float]],
     machine: Machine,
@@ -124,6 +124,8 @@ def _cell(
 
     def timing(seconds: Spread) -> Timing:
         images_per_second = subject.batch / seconds.median
+        if flops_per_image is None:
+            return Timing(seconds, images_per_second, None, None)
         gflops = flops_per_image * images_per_second / 1e9
         return Timing(seconds, images_per_second, gflops, gflops / peak)
 

@@ -24,14 +24,15 @@ class Timing:
     Attributes:
         seconds: of one call with the whole batch.
         images_per_second: by the median.
-        gflops: 1e9 floating-point operations a second, by the median.
-        peak_share: `gflops` over the measured peak of the cores that the call may use.
+        gflops: 1e9 floating-point operations a second, by the median; None where the operations of
+            the model cannot be counted.
+        peak_share: `gflops` over the measured peak of the cores that the call may use, or None.
     """
 
     seconds: Spread
     images_per_second: float
-    gflops: float
-    peak_share: float
+    gflops: float | None
+    peak_share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Cell:
     """
 
     subject: Subject
-    flops_per_image: int
+    flops_per_image: int | None
     difference: float
     rounds: int
     timings: Mapping[str, Timing]

@@ -77,8 +77,8 @@ def _add_rows(table: Table, cell: Cell, shown_model: str) -> None:
             ("~" if cell.noisy else "") + duration(timing.seconds.median),
             _quartiles(timing.seconds),
             f"{timing.images_per_second:,.0f}",
-            f"{timing.gflops:.1f}",
-            f"{timing.peak_share:.0%}",
+            "–" if timing.gflops is None else f"{timing.gflops:.1f}",
+            "–" if timing.peak_share is None else f"{timing.peak_share:.0%}",
             f"{ratio.median:.2f}×" if ratio else "",
             end_section=ends,
         )
