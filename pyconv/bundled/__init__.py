@@ -1,7 +1,7 @@
 """The models and sample pictures that come with pyconv.
 
-`models/NAME.onnx` is a network, `models/NAME.md` its card; `samples/NAME/*.png` are pictures for it,
-each file named after what it shows.
+`models/NAME.onnx` is a network, `models/NAME.md` its card; `samples/NAME/*.png` are pictures for
+it, each file named after what it shows.
 """
 
 from __future__ import annotations

@@ -157,6 +157,7 @@ def create(name: str, path: Path, threads: int) -> Engine:
         ModelError: the file is missing or broken.
         UnsupportedOperatorError: the native engine lacks an operator of the graph.
     """
+
     # Each engine's library comes in when it is first asked for, and no sooner.
     def native() -> Callable[[Path, int], Engine]:
         from pyconv.engines.native import NativeEngine
