@@ -40,6 +40,17 @@ inline void store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
 // x - 0 is x for every x, -0 too, so this is a plain broadcast.
 inline Vector splat(float x) { return x - Vector{}; }
 
+// Keeps what the compiler knows of a vector from going further: a product is not drawn into the additions
+// that follow, where it would be multiplied twice, and a load is not repeated at each of its uses.
+inline Vector apart(Vector v) {
+#if defined(__aarch64__)
+  asm("" : "+w"(v));
+#else
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+
 inline Vector load_part(const float* p, Index count) {
   Vector v{};
   for (Index i = 0; i < count; ++i) v[i] = p[i];
@@ -169,75 +180,235 @@ constexpr StencilKernels stencil() {
 
 // -- Winograd's transforms ---------------------------------------------------------------------
 
-template <class Load, class Store>
-inline void winograd_transform_input(Load load_pixel, Store store_plane) {
-  Vector rows[4][4];
-  for (int j = 0; j < 4; ++j) {
-    const Vector d0 = load_pixel(j), d1 = load_pixel(4 + j), d2 = load_pixel(8 + j), d3 = load_pixel(12 + j);
-    rows[0][j] = d0 - d2;
-    rows[1][j] = d1 + d2;
-    rows[2][j] = d2 - d1;
-    rows[3][j] = d1 - d3;
+// Points of small absolute value and few digits keep the error low: see docs/kernel.md.
+constexpr double kPoints2[] = {0, 1, -1};
+constexpr double kPoints4[] = {0, 0.75, -0.75, 1.5, -1.5};
+constexpr double kPoints5[] = {0.375, -0.375, 0.875, -0.875, 1.5, -1.5};
+
+template <int kTile>
+struct WinogradTransform;
+
+template <>
+struct WinogradTransform<2> {
+  static constexpr const double* kPoints = kPoints2;
+
+  static void input(const Vector (&d)[4], Vector (&v)[4]) {
+    v[0] = d[2] - d[0];
+    v[1] = d[2] + d[1];
+    v[2] = d[2] - d[1];
+    v[3] = d[3] - d[1];
   }
-  for (int i = 0; i < 4; ++i) {
-    store_plane(4 * i, rows[i][0] - rows[i][2]);
-    store_plane(4 * i + 1, rows[i][1] + rows[i][2]);
-    store_plane(4 * i + 2, rows[i][2] - rows[i][1]);
-    store_plane(4 * i + 3, rows[i][1] - rows[i][3]);
+  static void output(const Vector (&m)[4], Vector (&y)[2]) {
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[1] - m[2] + m[3];
+  }
+};
+
+// Points 0, a, -a, b, -b.
+template <>
+struct WinogradTransform<4> {
+  static constexpr const double* kPoints = kPoints4;
+  static constexpr float a = static_cast<float>(kPoints4[1]);
+  static constexpr float b = static_cast<float>(kPoints4[3]);
+
+  static void input(const Vector (&d)[6], Vector (&v)[6]) {
+    v[0] = d[4] - (a * a + b * b) * d[2] + (a * a * b * b) * d[0];
+    const Vector a_even = d[4] - (b * b) * d[2], a_odd = d[3] - (b * b) * d[1];
+    v[1] = a_even + a * a_odd;
+    v[2] = a_even - a * a_odd;
+    const Vector b_even = d[4] - (a * a) * d[2], b_odd = d[3] - (a * a) * d[1];
+    v[3] = b_even + b * b_odd;
+    v[4] = b_even - b * b_odd;
+    v[5] = d[5] - (a * a + b * b) * d[3] + (a * a * b * b) * d[1];
+  }
+  static void output(const Vector (&m)[6], Vector (&y)[4]) {
+    const Vector a_even = m[1] + m[2], a_odd = m[1] - m[2];
+    const Vector b_even = m[3] + m[4], b_odd = m[3] - m[4];
+    y[0] = m[0] + a_even + b_even;
+    y[1] = a * a_odd + b * b_odd;
+    y[2] = (a * a) * a_even + (b * b) * b_even;
+    y[3] = m[5] + (a * a * a) * a_odd + (b * b * b) * b_odd;
+  }
+};
+
+// Points a, -a, b, -b, c, -c. Without 0 among them they come in pairs, which halves the error.
+template <>
+struct WinogradTransform<5> {
+  static constexpr const double* kPoints = kPoints5;
+  static constexpr float a = static_cast<float>(kPoints5[0]);
+  static constexpr float b = static_cast<float>(kPoints5[2]);
+  static constexpr float c = static_cast<float>(kPoints5[4]);
+
+  // x^4 - (p^2 + q^2) x^2 + p^2 q^2 at three pixels, every other one from d[j] on.
+  template <int j>
+  static Vector quartic(const Vector (&d)[7], float p, float q) {
+    return d[j + 4] - (p * p + q * q) * d[j + 2] + (p * p * q * q) * d[j];
+  }
+
+  static void input(const Vector (&d)[7], Vector (&v)[7]) {
+    const Vector a_even = quartic<1>(d, b, c), a_odd = quartic<0>(d, b, c);
+    v[0] = a_even + a * a_odd;
+    v[1] = a_even - a * a_odd;
+    const Vector b_even = quartic<1>(d, a, c), b_odd = quartic<0>(d, a, c);
+    v[2] = b_even + b * b_odd;
+    v[3] = b_even - b * b_odd;
+    const Vector c_even = quartic<1>(d, a, b), c_odd = quartic<0>(d, a, b);
+    v[4] = c_even + c * c_odd;
+    v[5] = c_even - c * c_odd;
+    v[6] = d[6] - (a * a + b * b + c * c) * d[4] + (a * a * b * b + a * a * c * c + b * b * c * c) * d[2] -
+           (a * a * b * b * c * c) * d[0];
+  }
+  static void output(const Vector (&m)[7], Vector (&y)[5]) {
+    const Vector a_even = m[0] + m[1], a_odd = m[0] - m[1];
+    const Vector b_even = m[2] + m[3], b_odd = m[2] - m[3];
+    const Vector c_even = m[4] + m[5], c_odd = m[4] - m[5];
+    y[0] = a_even + b_even + c_even;
+    y[1] = a * a_odd + b * b_odd + c * c_odd;
+    y[2] = (a * a) * a_even + (b * b) * b_even + (c * c) * c_even;
+    y[3] = (a * a * a) * a_odd + (b * b * b) * b_odd + (c * c * c) * c_odd;
+    y[4] = m[6] + (a * a * a * a) * a_even + (b * b * b * b) * b_even + (c * c * c * c) * c_even;
+  }
+};
+
+template <int kTile, class Load, class Store>
+inline void winograd_transform_input(Load load_pixel, Store store_plane) {
+  constexpr int n = kTile + 2;
+  Vector columns[n][n];
+  for (int j = 0; j < n; ++j) {
+    Vector d[n], v[n];
+    for (int i = 0; i < n; ++i) d[i] = load_pixel(n * i + j);
+    WinogradTransform<kTile>::input(d, v);
+    for (int i = 0; i < n; ++i) columns[i][j] = v[i];
+  }
+  for (int i = 0; i < n; ++i) {
+    Vector v[n];
+    WinogradTransform<kTile>::input(columns[i], v);
+    for (int j = 0; j < n; ++j) store_plane(n * i + j, v[j]);
   }
 }
 
+template <int kTile>
 void winograd_input(const WinogradInput& tile) {
   Index c = 0;
   for (; c + kLanes <= tile.channels; c += kLanes) {
-    winograd_transform_input([&](int p) { return load(tile.pixels[p] + c); },
-                             [&](int p, Vector v) { store(tile.planes + p * tile.plane_pitch + c, v); });
+    winograd_transform_input<kTile>(
+        [&](int p) { return load(tile.pixels[p] + c); },
+        [&](int p, Vector v) { store(tile.planes + p * tile.plane_pitch + c, v); });
   }
   if (const Index left = tile.channels - c; left > 0) {
-    winograd_transform_input(
+    winograd_transform_input<kTile>(
         [&](int p) { return load_part(tile.pixels[p] + c, left); },
         [&](int p, Vector v) { store_part(tile.planes + p * tile.plane_pitch + c, v, left); });
   }
 }
 
-template <bool kPooled>
+template <int kTile, int kPool>
 void winograd_output(const WinogradOutput& row) {
+  constexpr int n = kTile + 2;
+  constexpr int kSide = kTile / kPool;  // pixels of a tile along each axis, after the pool
   const Vector lowest = splat(row.lowest);
   const Vector highest = splat(row.highest);
-  for (Index c = 0; c < row.channels; c += kLanes) {
-    const Index lanes = row.channels - c < kLanes ? row.channels - c : kLanes;
-    const Vector bias = load(row.bias + c);
-    const auto put = [&](float* out, Vector v) {
-      const Vector y = at_most(at_least(v + bias, lowest), highest);
-      if (lanes == kLanes) {
-        store(out + c, y);
-      } else {
-        store_part(out + c, y, lanes);
-      }
-    };
+  for (Index o = 0; o < row.channels; o += kLanes) {
+    const Index lanes = row.channels - o < kLanes ? row.channels - o : kLanes;
+    const Vector bias = load(row.bias + o);
     for (Index t = 0; t < row.tiles; ++t) {
-      const float* planes = row.planes + t * row.tile_pitch + c;
-      Vector sums[2][4];
-      for (int j = 0; j < 4; ++j) {
-        const Vector m0 = load(planes + j * row.plane_pitch);
-        const Vector m1 = load(planes + (4 + j) * row.plane_pitch);
-        const Vector m2 = load(planes + (8 + j) * row.plane_pitch);
-        const Vector m3 = load(planes + (12 + j) * row.plane_pitch);
-        sums[0][j] = m0 + m1 + m2;
-        sums[1][j] = m1 - m2 - m3;
+      const float* planes = row.planes + t * row.tile_pitch + o;
+      Vector rows[kTile][n];
+      for (int j = 0; j < n; ++j) {
+        Vector m[n], y[kTile];
+        for (int i = 0; i < n; ++i) m[i] = load(planes + (n * i + j) * row.plane_pitch);
+        WinogradTransform<kTile>::output(m, y);
+        for (int i = 0; i < kTile; ++i) rows[i][j] = y[i];
       }
-      Vector y[2][2];
-      for (int i = 0; i < 2; ++i) {
-        y[i][0] = sums[i][0] + sums[i][1] + sums[i][2];
-        y[i][1] = sums[i][1] - sums[i][2] - sums[i][3];
+      const Index columns = row.columns - t * kSide < kSide ? row.columns - t * kSide : kSide;
+      float* out = row.out + t * kSide * row.column_pitch + o;
+      // The counts are constant and the exits inside, so that everything stays in registers.
+      for (int i = 0; i < kSide; ++i, out += row.row_pitch) {
+        if (i >= row.rows) break;
+        Vector y[kPool][kTile];
+        for (int p = 0; p < kPool; ++p) WinogradTransform<kTile>::output(rows[i * kPool + p], y[p]);
+        for (int j = 0; j < kSide; ++j) {
+          if (j >= columns) break;
+          Vector most = y[0][j * kPool];
+          for (int p = 0; p < kPool; ++p) {
+            for (int q = 0; q < kPool; ++q) most = at_least(most, y[p][j * kPool + q]);
+          }
+          // A clamp never falls, nor does adding the bias: both may follow the maximum.
+          const Vector clamped = at_most(at_least(most + bias, lowest), highest);
+          if (lanes == kLanes) {
+            store(out + j * row.column_pitch, clamped);
+          } else {
+            store_part(out + j * row.column_pitch, clamped, lanes);
+          }
+        }
       }
-      if constexpr (kPooled) {
-        put(row.out + t * row.column_pitch, at_least(at_least(y[0][0], y[0][1]), at_least(y[1][0], y[1][1])));
-      } else {
-        for (Index i = 0; i < row.rows; ++i) {
-          float* out = row.out + i * row.row_pitch + 2 * t * row.column_pitch;
-          put(out, y[i][0]);
-          if (2 * t + 1 < row.columns) put(out + row.column_pitch, y[i][1]);
+    }
+  }
+}
+
+template <int kTile>
+constexpr WinogradKernels winograd() {
+  WinogradKernels kernels{kTile, WinogradTransform<kTile>::kPoints, &winograd_input<kTile>,
+                          &winograd_output<kTile, 1>, nullptr};
+  if constexpr (kTile % 2 == 0) kernels.output_pooled = &winograd_output<kTile, 2>;
+  return kernels;
+}
+
+// Winograd's F(2x2, 3x3) for one input channel: a row of StencilRow's pooled outputs, with the 16 weights of
+// a transformed filter for each channel in registers. The input's transform has no channels to run over, so
+// it runs along the row: at pixel x of the four rows that it makes of four rows of pixels,
+//   span[x] = r[x + 2] - r[x], sum[x] = r[x + 1] + r[x], step[x] = r[x + 1] - r[x],
+// and the tile of output j finds its four columns at span[2j], sum[2j + 1], step[2j + 1] and span[2j + 1].
+void winograd_stencil_pooled(const StencilRow& row) {
+  constexpr Index kMost = 32;  // outputs whose transformed input is held at once
+  constexpr Index kPitch = (2 * kMost + 2 + 2 * kLanes) / kLanes * kLanes;
+  float rows[4][kPitch + kLanes];
+  float span[4][kPitch], sum[4][kPitch], step[4][kPitch];
+  for (Index first = 0; first < row.columns; first += kMost) {
+    const Index tiles = row.columns - first < kMost ? row.columns - first : kMost;
+    const Index pixels = 2 * tiles + 2;
+    for (Index x = 0; x < pixels; x += kLanes) {
+      const float* source = row.x + 2 * first + x;
+      const Index left = pixels - x;
+      Vector d[4], v[4];
+      for (int i = 0; i < 4; ++i, source += row.row_pitch) {
+        d[i] = left >= kLanes ? load(source) : load_part(source, left);
+      }
+      WinogradTransform<2>::input(d, v);
+      for (int i = 0; i < 4; ++i) store(rows[i] + x, v[i]);
+    }
+    for (int i = 0; i < 4; ++i) {
+      for (Index x = 0; x < pixels - 2; x += kLanes) {
+        const Vector r0 = load(rows[i] + x), r1 = load(rows[i] + x + 1), r2 = load(rows[i] + x + 2);
+        store(span[i] + x, r2 - r0);
+        store(sum[i] + x, r1 + r0);
+        store(step[i] + x, r1 - r0);
+      }
+    }
+    for (Index o = 0; o < row.channels; o += kLanes) {
+      Vector weights[4][4];
+      for (int p = 0; p < 16; ++p) weights[p / 4][p % 4] = load(row.weights + o * 16 + p * kLanes);
+      const Vector bias = load(row.bias + o);
+      const Index lanes = row.channels - o < kLanes ? row.channels - o : kLanes;
+      float* out = row.out + first * row.channels + o;
+      for (Index j = 0; j < tiles; ++j, out += row.channels) {
+        Vector columns[2][4];
+        for (int q = 0; q < 4; ++q) {
+          const float (*source)[kPitch] = q == 1 ? sum : q == 2 ? step : span;
+          const Index x = 2 * j + (q == 0 ? 0 : 1);
+          const Vector m1 = apart(weights[1][q] * splat(source[1][x]));
+          const Vector m2 = apart(weights[2][q] * splat(source[2][x]));
+          columns[0][q] = weights[0][q] * splat(source[0][x]) + (m1 + m2);
+          columns[1][q] = weights[3][q] * splat(source[3][x]) + (m1 - m2);
+        }
+        Vector y[2][2];
+        for (int p = 0; p < 2; ++p) WinogradTransform<2>::output(columns[p], y[p]);
+        const Vector most = at_least(at_least(y[0][0], y[0][1]), at_least(y[1][0], y[1][1]));
+        const Vector clamped = at_most(at_least(most + bias, splat(row.lowest)), splat(row.highest));
+        if (lanes == kLanes) {
+          store(out, clamped);
+        } else {
+          store_part(out, clamped, lanes);
         }
       }
     }
@@ -246,23 +417,89 @@ void winograd_output(const WinogradOutput& row) {
 
 // -- Convolution and pooling of single pixels --------------------------------------------------
 
-void depthwise(const DepthwisePixel& pixel) {
+// A count of 0 is not known to the compiler; the usual nine taps are compiled apart and unrolled.
+template <int kTaps>
+inline void depthwise_taps(const DepthwisePixel& pixel) {
+  const Index taps = kTaps > 0 ? kTaps : pixel.count;
   const Vector lowest = splat(pixel.lowest);
   const Vector highest = splat(pixel.highest);
   Index c = 0;
   for (; c + kLanes <= pixel.channels; c += kLanes) {
     Vector sum = load(pixel.bias + c);
-    for (Index t = 0; t < pixel.count; ++t) {
+    for (Index t = 0; t < taps; ++t) {
       sum += load(pixel.taps[t] + c) * load(pixel.weights + t * pixel.channels + c);
     }
     store(pixel.out + c, at_most(at_least(sum, lowest), highest));
   }
   if (const Index left = pixel.channels - c; left > 0) {
     Vector sum = load_part(pixel.bias + c, left);
-    for (Index t = 0; t < pixel.count; ++t) {
+    for (Index t = 0; t < taps; ++t) {
       sum += load_part(pixel.taps[t] + c, left) * load_part(pixel.weights + t * pixel.channels + c, left);
     }
     store_part(pixel.out + c, at_most(at_least(sum, lowest), highest), left);
+  }
+}
+
+void depthwise(const DepthwisePixel& pixel) {
+  if (pixel.count == 9) {
+    depthwise_taps<9>(pixel);
+  } else {
+    depthwise_taps<0>(pixel);
+  }
+}
+
+// kColumns outputs at once: each input of theirs is loaded once, and their sums hide each other's latency.
+template <int kWindow, int kStride, int kColumns>
+inline void depthwise_columns(const DepthwiseRow& row, Index x, Index c, Index lanes, Vector bias) {
+  constexpr int kInputs = (kColumns - 1) * kStride + kWindow;
+  Vector sums[kColumns];
+  for (int j = 0; j < kColumns; ++j) sums[j] = bias;
+  for (int u = 0; u < kWindow; ++u) {
+    const float* inputs = row.rows[u] + x * kStride * row.channels + c;
+    const float* weights = row.weights + u * kWindow * row.channels + c;
+    Vector taps[kWindow];
+    for (int v = 0; v < kWindow; ++v) {
+      taps[v] =
+          lanes == kLanes ? load(weights + v * row.channels) : load_part(weights + v * row.channels, lanes);
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < kInputs; ++i) {
+      const float* input = inputs + i * row.channels;
+      // Held apart, or the compiler would read it from memory again for each of its products.
+      const Vector pixel = apart(lanes == kLanes ? load(input) : load_part(input, lanes));
+#pragma GCC unroll 8
+      for (int v = 0; v < kWindow; ++v) {
+        const int j = i - v;
+        if (j >= 0 && j % kStride == 0 && j / kStride < kColumns) sums[j / kStride] += pixel * taps[v];
+      }
+    }
+  }
+  for (int j = 0; j < kColumns; ++j) {
+    float* out = row.out + (x + j) * row.channels + c;
+    const Vector y = at_most(at_least(sums[j], splat(row.lowest)), splat(row.highest));
+    if (lanes == kLanes) {
+      store(out, y);
+    } else {
+      store_part(out, y, lanes);
+    }
+  }
+}
+
+// Blocks of kColumns outputs from x on, then of half as many, and so on.
+template <int kWindow, int kStride, int kColumns>
+inline void depthwise_blocks(const DepthwiseRow& row, Index x, Index c, Index lanes, Vector bias) {
+  for (; x + kColumns <= row.columns; x += kColumns) {
+    depthwise_columns<kWindow, kStride, kColumns>(row, x, c, lanes, bias);
+  }
+  if constexpr (kColumns > 1) depthwise_blocks<kWindow, kStride, kColumns / 2>(row, x, c, lanes, bias);
+}
+
+template <int kWindow, int kStride>
+void depthwise_row(const DepthwiseRow& row) {
+  for (Index c = 0; c < row.channels; c += kLanes) {
+    const Index lanes = row.channels - c < kLanes ? row.channels - c : kLanes;
+    const Vector bias = lanes == kLanes ? load(row.bias + c) : load_part(row.bias + c, lanes);
+    depthwise_blocks<kWindow, kStride, (kRegisters >= 32 ? 8 : 4)>(row, 0, c, lanes, bias);
   }
 }
 
@@ -302,7 +539,7 @@ inline void pool_row(const PoolRow& row, Combine combine, Vector scale) {
   const Index width = kWidth > 0 ? kWidth : row.width;
   const float* corner = row.map;
   float* out = row.out;
-  for (Index j = 0; j < row.columns; ++j, corner += row.stride * row.channels, out += row.channels) {
+  for (Index j = 0; j < row.columns; ++j, corner += row.stride * row.channels, out += row.out_step) {
     Index c = 0;
     for (; c + kLanes <= row.channels; c += kLanes) {
       Vector result = load(corner + c);
@@ -573,9 +810,12 @@ constexpr KernelTable kTable = {
     {rows_that_fit(1), rows_that_fit(2)},
     {PYCONV_MATRIX_KERNELS(1), PYCONV_MATRIX_KERNELS(2)},
     {stencil<3, 3>(), stencil<5, 5>(), stencil<3, 9>()},
-    &winograd_input,
-    &winograd_output<false>,
-    &winograd_output<true>,
+    {winograd<2>(), winograd<4>(), winograd<5>()},
+    &winograd_stencil_pooled,
+    {{3, 1, &depthwise_row<3, 1>},
+     {3, 2, &depthwise_row<3, 2>},
+     {5, 1, &depthwise_row<5, 1>},
+     {5, 2, &depthwise_row<5, 2>}},
     &depthwise,
     &max_pool,
     &average_pool,

@@ -39,20 +39,23 @@ struct MatrixTile {
 };
 using MatrixKernel = void (*)(const MatrixTile&);
 
-// Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-// Networks", 2016): a tile of two by two outputs of a 3x3 convolution takes 16 products instead of 36.
-// Element (i, j) of a transformed tile lies in plane 4 i + j.
+// Winograd's minimal filtering F(m x m, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+// Networks", 2016): a tile of m by m outputs of a 3x3 convolution takes n * n products, n = m + 2, in place
+// of 9 * m * m. Element (i, j) of a transformed tile lies in plane n * i + j.
 //
-// The input's side: planes of B^T d B for the tile d of four by four pixels, `channels` floats each.
+// The transforms are those of Toom and Cook at n - 1 finite points p and infinity: with M(x) the product of
+// all x - p, row p of B^T holds the coefficients of M(x) / (x - p), and the last row those of M(x).
+//
+// The input's side: planes of B^T d B for the tile d of n by n pixels, `channels` floats each.
 struct WinogradInput {
-  const float* const* pixels;  // 16 pointers, row by row
+  const float* const* pixels;  // n * n pointers, row by row
   std::int64_t channels;
   float* planes;
   std::int64_t plane_pitch;  // from a plane to the next
 };
 
-// The output's side: A^T m A + bias, clamped, for tiles side by side. Plain: two rows of two pixels a tile,
-// of which the map may hold fewer at its edges. Pooled: their maximum, one pixel a tile.
+// The output's side: A^T m A + bias, clamped, for tiles side by side. Plain: m rows of m pixels a tile, of
+// which the map may hold fewer at its edges. Pooled: the maximum of every two by two of them.
 struct WinogradOutput {
   const float* planes;
   std::int64_t plane_pitch;
@@ -61,13 +64,23 @@ struct WinogradOutput {
   const float* bias;  // filled up to whole vectors
   int channels;       // of this panel
   float* out;
-  std::int64_t row_pitch;     // from a row of pixels to the next; not used when pooled
+  std::int64_t row_pitch;     // from a row of pixels to the next
   std::int64_t column_pitch;  // from a pixel to the next
-  std::int64_t rows;          // 1 or 2; not used when pooled
-  std::int64_t columns;       // pixels in a row, at most 2 * tiles; not used when pooled
+  std::int64_t rows;          // of pixels to store, at most what a tile has
+  std::int64_t columns;       // pixels to store in a row, at most what all tiles have
   float lowest;
   float highest;
 };
+
+// The transforms for tiles of m by m outputs.
+struct WinogradKernels {
+  int tile;              // m
+  const double* points;  // m + 1 of them
+  void (*input)(const WinogradInput&);
+  void (*output)(const WinogradOutput&);
+  void (*output_pooled)(const WinogradOutput&);  // null for an odd m
+};
+inline constexpr int kWinogradTiles = 3;
 
 // One pixel of a depthwise convolution:
 //   out[c] = clamp(bias[c] + sum over t of taps[t][c] * weights[t * channels + c])
@@ -81,6 +94,27 @@ struct DepthwisePixel {
   float lowest;
   float highest;
 };
+
+// Pixels of a depthwise convolution, side by side along one row, whose taps all lie inside the map:
+//   out[j * channels + c] = clamp(bias[c] + sum over u, v of
+//       rows[u][(j * stride + v) * channels + c] * weights[(u * width + v) * channels + c])
+// There is a kernel for each of a few windows and strides, which reads a pixel once for all its windows.
+struct DepthwiseRow {
+  const float* const* rows;  // one for each row of the window
+  std::int64_t channels;
+  const float* weights;
+  const float* bias;
+  float* out;
+  std::int64_t columns;
+  float lowest;
+  float highest;
+};
+struct DepthwiseKernel {
+  int window;  // rows and columns
+  int stride;  // in pixels
+  void (*run)(const DepthwiseRow&);
+};
+inline constexpr int kDepthwiseKernels = 4;
 
 // A convolution whose window holds so few floats that a vector's worth of filters stays in registers while
 // it slides along a row of x; there is a kernel for each of a few sizes of window.
@@ -125,6 +159,7 @@ struct PoolRow {
   std::int64_t channels;
   float scale;
   float* out;
+  std::int64_t out_step;  // from an output to the next
 };
 
 // Functions of one number, applied to each element. The docs of the ONNX operator of that name define
@@ -166,10 +201,12 @@ struct KernelTable {
 
   StencilKernels stencils[kStencilSizes];
 
-  void (*winograd_input)(const WinogradInput&);
-  void (*winograd_output)(const WinogradOutput&);
-  void (*winograd_output_pooled)(const WinogradOutput&);
+  WinogradKernels winograd[kWinogradTiles];  // by ascending tile
+  // The pooled stencil of a 3x3 window over one channel, at column_step 1 and row_step row_pitch, by the
+  // smallest tile: `weights` holds 16 planes of a transformed filter in place of 9 floats.
+  StencilKernel winograd_stencil_pooled;
 
+  DepthwiseKernel depthwise_rows[kDepthwiseKernels];
   void (*depthwise)(const DepthwisePixel&);
 
   // out[c] = max over t of taps[t][c]; out[c] = scale * sum over t of taps[t][c]. count >= 1.
@@ -198,6 +235,15 @@ struct KernelTable {
 inline const StencilKernels* find_stencil(const KernelTable& table, std::int64_t height, std::int64_t depth) {
   for (const StencilKernels& stencil : table.stencils) {
     if (stencil.height == height && stencil.depth == depth) return &stencil;
+  }
+  return nullptr;
+}
+
+// The depthwise kernel for a window and stride, alike along both axes, or null.
+inline const DepthwiseKernel* find_depthwise(const KernelTable& table, std::int64_t window,
+                                             std::int64_t stride) {
+  for (const DepthwiseKernel& kernel : table.depthwise_rows) {
+    if (kernel.window == window && kernel.stride == stride) return &kernel;
   }
   return nullptr;
 }

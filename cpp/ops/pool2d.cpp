@@ -71,11 +71,8 @@ class Pool2d final : public Operator {
     const std::int64_t i = window_.height.begin(row);
     const bool dense = window_.height.dilation == 1 && window_.width.dilation == 1;
     if (!dense || i < 0 || i + window_.height.kernel > height_) return {0, 0};
-    const std::int64_t stride = window_.width.stride;
-    const std::int64_t begin = (window_.width.pad_begin + stride - 1) / stride;
-    const std::int64_t room = width_ + window_.width.pad_begin - window_.width.kernel;
-    const std::int64_t end = room < 0 ? 0 : std::min(room / stride + 1, out_width_);
-    return begin < end ? UnitRange{begin, end} : UnitRange{0, 0};
+    const auto [begin, end] = window_.width.inside(width_, out_width_);
+    return {begin, end};
   }
 
   void pool_inside(const float* x, std::int64_t row, UnitRange columns, float* y) const {
@@ -86,7 +83,7 @@ class Pool2d final : public Operator {
     windows.width = window_.width.kernel;
     windows.stride = window_.width.stride;
     windows.columns = columns.end - columns.begin;
-    windows.channels = channels_;
+    windows.channels = windows.out_step = channels_;
     windows.scale = 1.0F / static_cast<float>(window_.height.kernel * window_.width.kernel);
     windows.out = y;
     (reduction_ == Reduction::kMax ? kernels_.max_pool_row : kernels_.average_pool_row)(windows);

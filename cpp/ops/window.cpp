@@ -27,6 +27,14 @@ std::int64_t WindowAxis::output_size(std::int64_t size, bool ceil_mode) const {
   return (outputs - 1) * stride >= size + pad_begin ? outputs - 1 : outputs;
 }
 
+std::array<std::int64_t, 2> WindowAxis::inside(std::int64_t size, std::int64_t outputs) const {
+  const std::int64_t first = (pad_begin + stride - 1) / stride;
+  const std::int64_t room = size + pad_begin - extent();
+  const std::int64_t end = room < 0 ? 0 : std::min(room / stride + 1, outputs);
+  if (first >= end) return {0, 0};
+  return {first, end};
+}
+
 std::array<std::int64_t, 2> parse_pair(const Attributes& attributes, const std::string& name,
                                        std::int64_t otherwise) {
   const auto values = attributes.integers(name, {otherwise, otherwise});

@@ -25,6 +25,9 @@ struct WindowAxis {
   // How many outputs an axis of `size` gives, as ONNX's Conv and MaxPool define it; with ceil_mode a last
   // window may hang over the end if it starts before it. At most 0 where the window does not fit.
   std::int64_t output_size(std::int64_t size, bool ceil_mode) const;
+  // The first of `outputs` outputs whose taps all lie inside [0, size), and the one after the last; {0, 0}
+  // where there are none.
+  std::array<std::int64_t, 2> inside(std::int64_t size, std::int64_t outputs) const;
 };
 
 struct Window2d {

@@ -137,6 +137,7 @@ void RowwiseConv2d::compute_pooled(const float* x, std::int64_t begin, std::int6
   row.stride = pool_->strides[1];
   row.columns = out_width_;
   row.channels = out_;
+  row.out_step = out_;
   for (std::int64_t i = 0; i < end - begin; ++i) {
     row.map = map + i * pool_->strides[0] * row.row_pitch;
     row.out = y + i * out_width_ * out_;

@@ -104,7 +104,7 @@ std::unique_ptr<Operator> make_indirect_conv2d(const Attributes& attributes, con
 std::unique_ptr<Operator> make_depthwise_conv2d(const Attributes& attributes, const Shape& x,
                                                 const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_stencil_conv2d(const Attributes& attributes, const Shape& x,
-                                              const kernels::KernelTable& kernels);
+                                              const kernels::KernelTable& kernels, bool exact);
 std::unique_ptr<Operator> make_winograd_conv2d(const Attributes& attributes, const Shape& x,
                                                const kernels::KernelTable& kernels);
 bool depthwise_conv2d_fits(const Attributes& attributes, const Shape& x);

@@ -1,3 +1,5 @@
+#include <array>
+
 #include "ops/conv2d/algorithm.h"
 
 namespace pyconv {
@@ -10,26 +12,22 @@ class DepthwiseConv2d final : public RowwiseConv2d {
   DepthwiseConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
       : RowwiseConv2d(attributes, x, kernels),
         gatherer_(window_, height_, width_, in_, window_.width.kernel),
-        zeros_(static_cast<std::size_t>(in_), 0.0F) {}
+        zeros_(static_cast<std::size_t>(width_ * in_), 0.0F) {
+    const bool dense = window_.height.dilation == 1 && window_.width.dilation == 1;
+    if (dense && window_.height.kernel == window_.width.kernel) {
+      row_kernel_ = kernels::find_depthwise(kernels, window_.width.kernel, window_.width.stride);
+    }
+    if (row_kernel_ != nullptr) inside_ = window_.width.inside(width_, map_width_);
+  }
 
  protected:
   void compute(const float* x, std::int64_t begin, std::int64_t end, float* y,
                float* workspace) const override {
     const auto** taps = reinterpret_cast<const float**>(workspace);
-    kernels::DepthwisePixel pixel{};
-    pixel.taps = taps;
-    pixel.count = gatherer_.taps();
-    pixel.channels = in_;
-    pixel.weights = kernel_.values.data();
-    pixel.bias = bias_.data();
-    pixel.out = y;
-    pixel.lowest = activation_.lowest();
-    pixel.highest = activation_.highest();
-    for (std::int64_t row = begin; row < end; ++row) {
-      for (std::int64_t column = 0; column < map_width_; ++column, pixel.out += out_) {
-        gatherer_.gather(x, row, column, 0, zeros_.data(), taps, 1);
-        kernels_.depthwise(pixel);
-      }
+    for (std::int64_t row = begin; row < end; ++row, y += map_width_ * out_) {
+      compute_pixels(x, row, 0, inside_[0], y, taps);
+      if (inside_[0] < inside_[1]) compute_inside(x, row, y, taps);
+      compute_pixels(x, row, inside_[1], map_width_, y, taps);
     }
   }
 
@@ -37,8 +35,46 @@ class DepthwiseConv2d final : public RowwiseConv2d {
   std::string method() const override { return "depthwise"; }
 
  private:
+  void compute_pixels(const float* x, std::int64_t row, std::int64_t begin, std::int64_t end, float* y,
+                      const float** taps) const {
+    kernels::DepthwisePixel pixel{};
+    pixel.taps = taps;
+    pixel.count = gatherer_.taps();
+    pixel.channels = in_;
+    pixel.weights = kernel_.values.data();
+    pixel.bias = bias_.data();
+    pixel.lowest = activation_.lowest();
+    pixel.highest = activation_.highest();
+    for (std::int64_t column = begin; column < end; ++column) {
+      gatherer_.gather(x, row, column, 0, zeros_.data(), taps, 1);
+      pixel.out = y + column * out_;
+      kernels_.depthwise(pixel);
+    }
+  }
+
+  // The pixels of a row between whose taps no padding lies to the left or right.
+  void compute_inside(const float* x, std::int64_t row, float* y, const float** rows) const {
+    const std::int64_t first = window_.width.begin(inside_[0]) * in_;
+    for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
+      const std::int64_t i = window_.height.begin(row) + u;
+      rows[u] = i < 0 || i >= height_ ? zeros_.data() : x + i * width_ * in_ + first;
+    }
+    kernels::DepthwiseRow pixels{};
+    pixels.rows = rows;
+    pixels.channels = in_;
+    pixels.weights = kernel_.values.data();
+    pixels.bias = bias_.data();
+    pixels.out = y + inside_[0] * out_;
+    pixels.columns = inside_[1] - inside_[0];
+    pixels.lowest = activation_.lowest();
+    pixels.highest = activation_.highest();
+    row_kernel_->run(pixels);
+  }
+
   TapGatherer gatherer_;
-  std::vector<float> zeros_;
+  std::vector<float> zeros_;  // a row of padding
+  const kernels::DepthwiseKernel* row_kernel_ = nullptr;
+  std::array<std::int64_t, 2> inside_{0, 0};  // the columns that it computes
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "ops/conv2d/algorithm.h"
+#include "ops/conv2d/winograd_filters.h"
 
 namespace pyconv {
 
@@ -10,7 +11,7 @@ namespace {
 // while they slide along a row. Two-by-two pooling happens in registers too.
 class StencilConv2d final : public RowwiseConv2d {
  public:
-  StencilConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
+  StencilConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels, bool exact)
       : RowwiseConv2d(attributes, x, kernels),
         padded_(window_.height.pad_begin > 0 || window_.height.pad_end > 0 || window_.width.pad_begin > 0 ||
                 window_.width.pad_end > 0),
@@ -22,10 +23,17 @@ class StencilConv2d final : public RowwiseConv2d {
     const bool two_by_two = pool_ && pool_->size == std::array<std::int64_t, 2>{2, 2} &&
                             pool_->strides == std::array<std::int64_t, 2>{2, 2};
     if (two_by_two && activation_.is_clamp()) pooled_ = found.pooled;
+    const bool unit_strides = window_.height.stride == 1 && window_.width.stride == 1;
+    if (pooled_ != nullptr && !exact && unit_strides && window_.height.kernel == 3 &&
+        window_.width.kernel == 3 && in_ == 1) {
+      pooled_ = kernels.winograd_stencil_pooled;
+      kernel_.values = transform_filters(kernels.winograd[0], kernel_);
+      winograd_ = true;
+    }
 
-    // weights_[vector][float of the window][lane]
+    // weights_[vector][float of the window, or plane of the transformed filter][lane]
     const std::int64_t lanes = kernels.lanes;
-    const std::int64_t floats = window_.height.kernel * window_.width.kernel * in_;
+    const auto floats = static_cast<std::int64_t>(kernel_.values.size()) / out_;
     const std::int64_t vectors = (out_ + lanes - 1) / lanes;
     weights_ = AlignedBuffer(static_cast<std::size_t>(vectors * floats * lanes));
     std::fill_n(weights_.data(), weights_.size(), 0.0F);
@@ -57,7 +65,9 @@ class StencilConv2d final : public RowwiseConv2d {
     return static_cast<std::size_t>((floats + kLine - 1) / kLine * kLine);
   }
 
-  std::string method() const override { return "stencil, weights in registers"; }
+  std::string method() const override {
+    return winograd_ ? "stencil, Winograd F(2x2, 3x3)" : "stencil, weights in registers";
+  }
 
  private:
   // Rows of x that so many rows of the convolution read.
@@ -103,6 +113,7 @@ class StencilConv2d final : public RowwiseConv2d {
   bool padded_;
   std::int64_t row_floats_;  // of x, with its padding
   AlignedBuffer weights_;
+  bool winograd_ = false;
   kernels::StencilKernel plain_;
   kernels::StencilKernel pooled_ = nullptr;  // null where the pool is another, or there is none
 };
@@ -118,8 +129,8 @@ bool stencil_conv2d_fits(const Attributes& attributes, const Shape& x, const ker
 }
 
 std::unique_ptr<Operator> make_stencil_conv2d(const Attributes& attributes, const Shape& x,
-                                              const kernels::KernelTable& kernels) {
-  return std::make_unique<StencilConv2d>(attributes, x, kernels);
+                                              const kernels::KernelTable& kernels, bool exact) {
+  return std::make_unique<StencilConv2d>(attributes, x, kernels, exact);
 }
 
 }  // namespace pyconv

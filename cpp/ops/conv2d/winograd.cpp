@@ -1,102 +1,95 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <optional>
 
 #include "ops/conv2d/algorithm.h"
+#include "ops/conv2d/winograd_filters.h"
 #include "ops/packed_matrix.h"
 
 namespace pyconv {
 
 namespace {
 
-constexpr int kPlanes = 16;
 // Fewer channels than this make the transforms dearer than the products that they save.
 constexpr std::int64_t kFewestChannels = 16;
 
-bool is_two_by_two(const std::array<std::int64_t, 2>& pair) { return pair[0] == 2 && pair[1] == 2; }
-
-// G g G^T of one 3x3 filter, in double precision, with G = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1].
-std::array<double, kPlanes> transform_filter(const std::array<double, 9>& g) {
-  std::array<double, 12> columns{};  // G g: four rows of three
-  for (std::size_t j = 0; j < 3; ++j) {
-    columns[j] = g[j];
-    columns[3 + j] = (g[j] + g[3 + j] + g[6 + j]) / 2;
-    columns[6 + j] = (g[j] - g[3 + j] + g[6 + j]) / 2;
-    columns[9 + j] = g[6 + j];
-  }
-  std::array<double, kPlanes> result{};
-  for (std::size_t i = 0; i < 4; ++i) {
-    const double* row = columns.data() + 3 * i;
-    result[4 * i] = row[0];
-    result[4 * i + 1] = (row[0] + row[1] + row[2]) / 2;
-    result[4 * i + 2] = (row[0] - row[1] + row[2]) / 2;
-    result[4 * i + 3] = row[2];
-  }
-  return result;
+bool is_pair(const std::array<std::int64_t, 2>& pair, std::int64_t value) {
+  return pair[0] == value && pair[1] == value;
 }
 
-// Winograd's F(2x2, 3x3): 16 matrix products of tiles by channels, each 1/16 of 4/9 of the direct work. A
-// tile is just one window of a two-by-two pool, which the output's transform then takes in registers. Tiles
-// of several images go through together, so that small maps fill the matrices too.
+std::int64_t tiles_along(std::int64_t size, std::int64_t tile) { return (size + tile - 1) / tile; }
+
+// What a convolution of one image costs with a tile, in multiply-adds of one vector lane. The constants were
+// fitted to measurements: an element of a transformed tile costs as much as kTransform multiply-adds, and a
+// weight that is read once as much as kWeight, or more where all of them overflow the second-level cache.
+double winograd_cost(const kernels::WinogradKernels& winograd, std::int64_t map_height,
+                     std::int64_t map_width, std::int64_t in, std::int64_t out) {
+  constexpr double kTransform = 10;
+  constexpr double kWeight = 1;
+  const double tiles =
+      static_cast<double>(tiles_along(map_height, winograd.tile) * tiles_along(map_width, winograd.tile));
+  const double planes = (winograd.tile + 2) * (winograd.tile + 2);
+  const double channels = static_cast<double>(in + out);
+  const double weights = static_cast<double>(in * out);
+  return planes * (weights * (tiles + kWeight) + kTransform * channels * tiles);
+}
+
+// Winograd's F(m x m, 3x3): (m + 2)^2 matrix products of tiles by channels, each 1 / (m + 2)^2 of the work
+// that is left. Tiles of several images go through together, so that small maps fill the matrices too.
+//
+// A two-by-two pool that follows is taken in registers by the output's transform where windows lie inside
+// tiles; for an odd m they do not, and then whole maps lie in scratch memory for a moment.
 class WinogradConv2d final : public Conv2dAlgorithm {
  public:
-  WinogradConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
+  WinogradConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels,
+                 const kernels::WinogradKernels& winograd)
       : Conv2dAlgorithm(attributes, x, kernels),
-        tile_rows_((map_height_ + 1) / 2),
-        tile_columns_((map_width_ + 1) / 2),
-        gatherer_(tile_window(window_), height_, width_, in_, 4),
+        winograd_(winograd),
+        tile_(winograd.tile),
+        side_(tile_ + 2),
+        planes_(side_ * side_),
+        tile_rows_(tiles_along(map_height_, tile_)),
+        tile_columns_(tiles_along(map_width_, tile_)),
+        whole_maps_(pool_ && winograd.output_pooled == nullptr),
+        gatherer_(tile_window(window_, tile_), height_, width_, in_, side_),
         zeros_(static_cast<std::size_t>(in_), 0.0F) {
-    std::vector<float> planes[kPlanes];
-    for (auto& plane : planes) plane.resize(static_cast<std::size_t>(in_ * out_));
-    for (std::int64_t filter = 0; filter < in_ * out_; ++filter) {
-      std::array<double, 9> g{};
-      for (std::size_t tap = 0; tap < 9; ++tap) {
-        g[tap] = static_cast<double>(
-            kernel_.values[tap * static_cast<std::size_t>(in_ * out_) + static_cast<std::size_t>(filter)]);
-      }
-      const auto transformed = transform_filter(g);
-      for (std::size_t p = 0; p < kPlanes; ++p) {
-        planes[p][static_cast<std::size_t>(filter)] = static_cast<float>(transformed[p]);
-      }
-    }
-    for (const auto& plane : planes) matrices_.emplace_back(plane.data(), in_, out_, out_, nullptr, kernels);
-    kernel_.values = {};
+    pack_filters();
     panel_floats_ = 2 * kernels.lanes;
     bias_.resize(static_cast<std::size_t>(out_ + panel_floats_), 0.0F);
-    // The transformed input of a block should fit into a quarter of a usual second-level cache.
-    block_tiles_ = std::clamp<std::int64_t>(kBlockFloats / (kPlanes * in_), 8, 64) / 8 * 8;
+    const std::int64_t fitting = std::clamp<std::int64_t>(kBlockFloats / (planes_ * in_), 8, 64) / 8 * 8;
+    const std::int64_t map_tiles = tile_rows_ * tile_columns_;
+    block_tiles_ = whole_maps_ ? std::max<std::int64_t>(fitting / map_tiles, 1) * map_tiles : fitting;
   }
 
-  // A unit is a row of tiles.
+  // A unit is a row of tiles; or one panel of filters on one image, where maps must be whole.
   std::int64_t units(std::span<const ConstTensor> inputs, const Tensor&) const override {
-    return inputs[0].shape[0] * tile_rows_;
+    return inputs[0].shape[0] * (whole_maps_ ? matrices_[0].panels() : tile_rows_);
   }
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float* workspace) const override {
-    const std::int64_t end = range.end * tile_columns_;
-    for (std::int64_t first = range.begin * tile_columns_, tiles; first < end; first += tiles) {
-      tiles = std::min(block_tiles_, end - first);
-      transform_input(inputs[0].data, first, tiles, workspace);
-      for (std::int64_t panel = 0; panel < matrices_[0].panels(); ++panel) {
-        multiply(tiles, panel, workspace);
-        transform_output(first, tiles, panel, output.data, workspace);
-      }
-    }
-    if (!activation_.is_clamp()) {  // then nothing is pooled: see winograd_conv2d_fits
-      activate_rows(output.data, range);
+    if (whole_maps_) {
+      run_maps(inputs[0].data, output.data, range, workspace);
+    } else {
+      run_rows(inputs[0].data, output.data, range, workspace);
     }
   }
 
   std::size_t workspace_size() const override {
-    return static_cast<std::size_t>(kPlanes * block_tiles_ * (padded_in() + panel_floats_)) +
-           pointer_floats(kPlanes);
+    const std::int64_t map = whole_maps_ ? block_tiles_ * tile_ * tile_ * panel_floats_ : 0;
+    return pointer_floats(planes_) +
+           static_cast<std::size_t>(planes_ * (input_pitch() + product_pitch()) + map);
   }
 
  protected:
-  std::string method() const override { return "Winograd F(2x2, 3x3)"; }
+  std::string method() const override {
+    const std::string m = std::to_string(tile_);
+    return "Winograd F(" + m + "x" + m + ", 3x3)";
+  }
 
  private:
+  // The transformed input of a block should stay in the second-level cache beside the weights.
   static constexpr std::int64_t kBlockFloats = 65536;
 
   struct Tile {
@@ -105,12 +98,22 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     std::int64_t column;
   };
 
-  // The pixels under a tile: four by four, two further on from tile to tile.
-  static Window2d tile_window(const Window2d& window) {
-    Window2d tile = window;
-    tile.height.kernel = tile.width.kernel = 4;
-    tile.height.stride = tile.width.stride = 2;
-    return tile;
+  // The pixels under a tile, m further on from tile to tile.
+  static Window2d tile_window(const Window2d& window, std::int64_t tile) {
+    Window2d result = window;
+    result.height.kernel = result.width.kernel = tile + 2;
+    result.height.stride = result.width.stride = tile;
+    return result;
+  }
+
+  void pack_filters() {
+    const auto count = static_cast<std::size_t>(in_ * out_);
+    std::vector<float> planes = transform_filters(winograd_, kernel_);
+    for (std::int64_t p = 0; p < planes_; ++p) {
+      const float* plane = planes.data() + static_cast<std::size_t>(p) * count;
+      matrices_.emplace_back(plane, in_, out_, out_, nullptr, kernels_);
+    }
+    kernel_.values = {};
   }
 
   Tile tile_at(std::int64_t index) const {
@@ -119,13 +122,53 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   }
 
   // Workspace: pointers, then the transformed input [plane][tile][channel], then one panel of the products
-  // [plane][tile][channel].
+  // [plane][tile][channel], then that panel of whole maps.
   static const float** pointers(float* workspace) { return reinterpret_cast<const float**>(workspace); }
   std::int64_t padded_in() const { return (in_ + 15) / 16 * 16; }
-  std::int64_t input_pitch() const { return block_tiles_ * padded_in(); }
-  std::int64_t product_pitch() const { return block_tiles_ * panel_floats_; }
-  float* input_planes(float* workspace) const { return workspace + pointer_floats(kPlanes); }
-  float* product_planes(float* workspace) const { return input_planes(workspace) + kPlanes * input_pitch(); }
+  // A transform touches all planes at once. At a pitch of whole pages they would all fall into the same few
+  // lines of the first-level cache, so each plane begins a line further on.
+  static constexpr std::int64_t kStagger = 16;
+  std::int64_t input_pitch() const { return block_tiles_ * padded_in() + kStagger; }
+  std::int64_t product_pitch() const { return block_tiles_ * panel_floats_ + kStagger; }
+  float* input_planes(float* workspace) const { return workspace + pointer_floats(planes_); }
+  float* product_planes(float* workspace) const { return input_planes(workspace) + planes_ * input_pitch(); }
+  float* map(float* workspace) const { return product_planes(workspace) + planes_ * product_pitch(); }
+
+  void run_rows(const float* x, float* y, UnitRange range, float* workspace) const {
+    const std::int64_t end = range.end * tile_columns_;
+    for (std::int64_t first = range.begin * tile_columns_, tiles; first < end; first += tiles) {
+      tiles = std::min(block_tiles_, end - first);
+      transform_input(x, first, tiles, workspace);
+      for (std::int64_t panel = 0; panel < matrices_[0].panels(); ++panel) {
+        multiply(tiles, panel, workspace);
+        const std::int64_t channel = matrices_[0].first_column(panel);
+        transform_output(first, tiles, panel, y + channel, out_, 0, workspace);
+      }
+    }
+    if (!activation_.is_clamp()) activate_rows(y, range);  // then nothing is pooled: see winograd_conv2d_fits
+  }
+
+  void run_maps(const float* x, float* y, UnitRange range, float* workspace) const {
+    const std::int64_t map_tiles = tile_rows_ * tile_columns_;
+    const std::int64_t panels = matrices_[0].panels();
+    for (std::int64_t unit = range.begin; unit < range.end;) {
+      const std::int64_t image = unit / panels;
+      const std::int64_t begin = unit % panels;
+      const std::int64_t whole = begin == 0 ? (range.end - unit) / panels : 0;
+      const std::int64_t images = std::clamp<std::int64_t>(whole, 1, block_tiles_ / map_tiles);
+      const std::int64_t end = whole > 0 ? panels : std::min(panels, begin + range.end - unit);
+      const std::int64_t first = image * map_tiles;
+      transform_input(x, first, images * map_tiles, workspace);
+      for (std::int64_t panel = begin; panel < end; ++panel) {
+        multiply(images * map_tiles, panel, workspace);
+        const std::int64_t channels = matrices_[0].columns(panel);
+        transform_output(first, images * map_tiles, panel, map(workspace), channels, image, workspace);
+        pool_maps(images, channels, map(workspace),
+                  y + image * out_height_ * out_width_ * out_ + matrices_[0].first_column(panel));
+      }
+      unit += (images - 1) * panels + end - begin;
+    }
+  }
 
   void transform_input(const float* x, std::int64_t first, std::int64_t tiles, float* workspace) const {
     const float** pixels = pointers(workspace);
@@ -134,7 +177,7 @@ class WinogradConv2d final : public Conv2dAlgorithm {
       const Tile tile = tile_at(first + t);
       gatherer_.gather(x + tile.image * height_ * width_ * in_, tile.row, tile.column, 0, zeros_.data(),
                        pixels, 1);
-      kernels_.winograd_input(input);
+      winograd_.input(input);
     }
   }
 
@@ -147,7 +190,7 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     product.out_pitch = panel_floats_;
     product.lowest = -std::numeric_limits<float>::infinity();
     product.highest = std::numeric_limits<float>::infinity();
-    for (std::int64_t p = 0; p < kPlanes; ++p) {
+    for (std::int64_t p = 0; p < planes_; ++p) {
       const PackedMatrix& matrix = matrices_[static_cast<std::size_t>(p)];
       const float* input = input_planes(workspace) + p * input_pitch();
       float* out = product_planes(workspace) + p * product_pitch();
@@ -160,46 +203,62 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     }
   }
 
+  // Writes one panel's channels of the tiles to maps of `pitch` floats a pixel, which begin at `y` with the
+  // image `image`; pooled unless whole maps are wanted.
   void transform_output(std::int64_t first, std::int64_t tiles, std::int64_t panel, float* y,
-                        float* workspace) const {
-    const std::int64_t channel = matrices_[0].first_column(panel);
+                        std::int64_t pitch, std::int64_t image, float* workspace) const {
+    const bool pooled = pool_ && !whole_maps_;
+    const std::int64_t height = pooled ? out_height_ : map_height_;
+    const std::int64_t width = pooled ? out_width_ : map_width_;
+    const std::int64_t side = pooled ? tile_ / 2 : tile_;
     kernels::WinogradOutput row{};
     row.plane_pitch = product_pitch();
     row.tile_pitch = panel_floats_;
-    row.bias = bias_.data() + channel;
+    row.bias = bias_.data() + matrices_[0].first_column(panel);
     row.channels = static_cast<int>(matrices_[0].columns(panel));
-    row.row_pitch = map_width_ * out_;
-    row.column_pitch = out_;
+    row.row_pitch = width * pitch;
+    row.column_pitch = pitch;
     row.lowest = activation_.lowest();
     row.highest = activation_.highest();
     for (std::int64_t done = 0; done < tiles; done += row.tiles) {
       const Tile tile = tile_at(first + done);
       row.planes = product_planes(workspace) + done * panel_floats_;
       row.tiles = std::min(tiles - done, tile_columns_ - tile.column);
-      if (pool_) {
-        row.out = y + ((tile.image * out_height_ + tile.row) * out_width_ + tile.column) * out_ + channel;
-        kernels_.winograd_output_pooled(row);
-      } else {
-        row.rows = std::min<std::int64_t>(2, map_height_ - 2 * tile.row);
-        row.columns = std::min(2 * row.tiles, map_width_ - 2 * tile.column);
-        row.out =
-            y + ((tile.image * map_height_ + 2 * tile.row) * map_width_ + 2 * tile.column) * out_ + channel;
-        kernels_.winograd_output(row);
-      }
+      row.rows = std::min(side, height - side * tile.row);
+      row.columns = std::min(side * row.tiles, width - side * tile.column);
+      row.out = y + (((tile.image - image) * height + side * tile.row) * width + side * tile.column) * pitch;
+      (pooled ? winograd_.output_pooled : winograd_.output)(row);
+    }
+  }
+
+  void pool_maps(std::int64_t images, std::int64_t channels, const float* maps, float* y) const {
+    kernels::PoolRow row{};
+    row.row_pitch = map_width_ * channels;
+    row.height = row.width = row.stride = 2;
+    row.columns = out_width_;
+    row.channels = channels;
+    row.out_step = out_;
+    for (std::int64_t i = 0; i < images * out_height_; ++i) {
+      row.map = maps + 2 * i * row.row_pitch;
+      row.out = y + i * out_width_ * out_;
+      kernels_.max_pool_row(row);
     }
   }
 
   void activate_rows(float* y, UnitRange range) const {
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-      const std::int64_t row = unit % tile_rows_ * 2;
-      const std::int64_t rows = std::min<std::int64_t>(2, map_height_ - row);
+      const std::int64_t row = unit % tile_rows_ * tile_;
+      const std::int64_t rows = std::min(tile_, map_height_ - row);
       float* pixels = y + (unit / tile_rows_ * map_height_ + row) * map_width_ * out_;
       kernels_.activate(activation_.function, activation_.alpha, activation_.beta, pixels, pixels,
                         rows * map_width_ * out_);
     }
   }
 
+  const kernels::WinogradKernels& winograd_;
+  std::int64_t tile_, side_, planes_;  // m, m + 2 and its square
   std::int64_t tile_rows_, tile_columns_;
+  bool whole_maps_;
   TapGatherer gatherer_;
   std::vector<float> zeros_;
   std::vector<PackedMatrix> matrices_;  // one a plane
@@ -212,19 +271,40 @@ class WinogradConv2d final : public Conv2dAlgorithm {
 bool winograd_conv2d_fits(const Attributes& attributes, const Shape& x) {
   const Shape& kernel = attributes.array("kernel").shape;
   const bool three_by_three = kernel.rank() == 4 && kernel[0] == 3 && kernel[1] == 3 && kernel[2] == x[3];
-  const bool plain = parse_pair(attributes, "strides", 1) == std::array<std::int64_t, 2>{1, 1} &&
-                     parse_pair(attributes, "dilations", 1) == std::array<std::int64_t, 2>{1, 1} &&
+  const bool plain = is_pair(parse_pair(attributes, "strides", 1), 1) &&
+                     is_pair(parse_pair(attributes, "dilations", 1), 1) &&
                      attributes.integer("groups", 1) == 1;
   const bool pooled = attributes.has("pool_size") || attributes.has("pool_strides");
-  const bool pool_fits = !pooled || (is_two_by_two(parse_pair(attributes, "pool_size", 1)) &&
-                                     is_two_by_two(parse_pair(attributes, "pool_strides", 1)) &&
+  const bool pool_fits = !pooled || (is_pair(parse_pair(attributes, "pool_size", 1), 2) &&
+                                     is_pair(parse_pair(attributes, "pool_strides", 1), 2) &&
                                      ActivationSpec::parse(attributes).is_clamp());
   return three_by_three && plain && pool_fits && kernel[2] >= kFewestChannels && kernel[3] >= kFewestChannels;
 }
 
 std::unique_ptr<Operator> make_winograd_conv2d(const Attributes& attributes, const Shape& x,
                                                const kernels::KernelTable& kernels) {
-  return std::make_unique<WinogradConv2d>(attributes, x, kernels);
+  // Whole maps of a pool across tiles must be few tiles to fit into the scratch memory.
+  constexpr std::int64_t kMostMapTiles = 16;
+  const Shape& kernel = attributes.array("kernel").shape;
+  const bool pooled = attributes.has("pool_size") || attributes.has("pool_strides");
+  const auto map = Window2d::parse(attributes, 3, 3, false).output_size(attributes.operation(), x[1], x[2]);
+  const std::int64_t height = pooled ? map[0] / 2 * 2 : map[0];
+  const std::int64_t width = pooled ? map[1] / 2 * 2 : map[1];
+  const kernels::WinogradKernels* best = nullptr;
+  double least = std::numeric_limits<double>::infinity();
+  for (const kernels::WinogradKernels& winograd : kernels.winograd) {
+    const bool across_tiles = pooled && winograd.output_pooled == nullptr;
+    if (across_tiles &&
+        tiles_along(height, winograd.tile) * tiles_along(width, winograd.tile) > kMostMapTiles) {
+      continue;
+    }
+    const double cost = winograd_cost(winograd, height, width, kernel[2], kernel[3]);
+    if (cost < least) {
+      least = cost;
+      best = &winograd;
+    }
+  }
+  return std::make_unique<WinogradConv2d>(attributes, x, kernels, *best);
 }
 
 }  // namespace pyconv
