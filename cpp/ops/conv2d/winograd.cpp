@@ -14,6 +14,10 @@ namespace {
 // Fewer channels than this make the transforms dearer than the products that they save.
 constexpr std::int64_t kFewestChannels = 16;
 
+// The error grows with the root of the channels; with more than these a tile above 4 would come near 1e-5 of
+// the output's scale.
+constexpr std::int64_t kMostChannelsOfLargeTiles = 64;
+
 bool is_pair(const std::array<std::int64_t, 2>& pair, std::int64_t value) {
   return pair[0] == value && pair[1] == value;
 }
@@ -293,6 +297,7 @@ std::unique_ptr<Operator> make_winograd_conv2d(const Attributes& attributes, con
   const kernels::WinogradKernels* best = nullptr;
   double least = std::numeric_limits<double>::infinity();
   for (const kernels::WinogradKernels& winograd : kernels.winograd) {
+    if (winograd.tile > 4 && kernel[2] > kMostChannelsOfLargeTiles) continue;
     const bool across_tiles = pooled && winograd.output_pooled == nullptr;
     if (across_tiles &&
         tiles_along(height, winograd.tile) * tiles_along(width, winograd.tile) > kMostMapTiles) {
