@@ -25,18 +25,18 @@ bool is_pair(const std::array<std::int64_t, 2>& pair, std::int64_t value) {
 std::int64_t tiles_along(std::int64_t size, std::int64_t tile) { return (size + tile - 1) / tile; }
 
 // What a convolution of one image costs with a tile, in multiply-adds of one vector lane. The constants were
-// fitted to measurements: an element of a transformed tile costs as much as kTransform multiply-adds, and a
-// weight that is read once as much as kWeight, or more where all of them overflow the second-level cache.
+// fitted to measurements: an element of a transformed tile costs as much as kTransform multiply-adds; reading
+// a weight as much as one where all of them stay in the second-level cache, else more.
 double winograd_cost(const kernels::WinogradKernels& winograd, std::int64_t map_height,
                      std::int64_t map_width, std::int64_t in, std::int64_t out) {
   constexpr double kTransform = 10;
-  constexpr double kWeight = 1;
-  const double tiles =
-      static_cast<double>(tiles_along(map_height, winograd.tile) * tiles_along(map_width, winograd.tile));
-  const double planes = (winograd.tile + 2) * (winograd.tile + 2);
-  const double channels = static_cast<double>(in + out);
-  const double weights = static_cast<double>(in * out);
-  return planes * (weights * (tiles + kWeight) + kTransform * channels * tiles);
+  const std::int64_t tiles = tiles_along(map_height, winograd.tile) * tiles_along(map_width, winograd.tile);
+  const std::int64_t planes = (winograd.tile + 2) * (winograd.tile + 2);
+  const std::int64_t bytes = planes * in * out * static_cast<std::int64_t>(sizeof(float));
+  const double weight = bytes < (std::int64_t{1} << 20) ? 1 : bytes < (std::int64_t{12} << 20) ? 3 : 7;
+  const auto count = [](std::int64_t n) { return static_cast<double>(n); };
+  return count(planes) *
+         (count(in * out) * (count(tiles) + weight) + kTransform * count(in + out) * count(tiles));
 }
 
 // Winograd's F(m x m, 3x3): (m + 2)^2 matrix products of tiles by channels, each 1 / (m + 2)^2 of the work
@@ -61,7 +61,7 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     pack_filters();
     panel_floats_ = 2 * kernels.lanes;
     bias_.resize(static_cast<std::size_t>(out_ + panel_floats_), 0.0F);
-    const std::int64_t fitting = std::clamp<std::int64_t>(kBlockFloats / (planes_ * in_), 8, 64) / 8 * 8;
+    const std::int64_t fitting = std::clamp<std::int64_t>(kBlockFloats / (planes_ * in_), 16, 64) / 8 * 8;
     const std::int64_t map_tiles = tile_rows_ * tile_columns_;
     block_tiles_ = whole_maps_ ? std::max<std::int64_t>(fitting / map_tiles, 1) * map_tiles : fitting;
   }
@@ -93,7 +93,8 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   }
 
  private:
-  // The transformed input of a block should stay in the second-level cache beside the weights.
+  // The transformed input of a block should stay in the second-level cache beside the weights; but fewer
+  // tiles than sixteen would read all weights too often.
   static constexpr std::int64_t kBlockFloats = 65536;
 
   struct Tile {
