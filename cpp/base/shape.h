@@ -30,7 +30,8 @@ class Shape {
   bool has_batch() const { return rank_ > 0 && sizes_[0] == kBatch; }
   // The same shape with `batch` in the place of kBatch.
   Shape with_batch(std::int64_t batch) const;
-  // The number of elements in the axes from `first` up to, but not including, `last`.
+  // The number of elements in the axes from `first` up to, but not including, `last`; throws ArgumentError
+  // where 64 bits do not hold it.
   std::int64_t count(int first, int last) const;
   std::int64_t count() const { return count(0, rank_); }
   // The number of elements for one image where axis 0 is the batch, of all elements elsewhere.

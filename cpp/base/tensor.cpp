@@ -23,7 +23,11 @@ Shape Shape::with_batch(std::int64_t batch) const {
 
 std::int64_t Shape::count(int first, int last) const {
   std::int64_t product = 1;
-  for (int axis = first; axis < last; ++axis) product *= (*this)[axis];
+  bool overflows = false;
+  for (int axis = first; axis < last; ++axis) {
+    overflows |= __builtin_mul_overflow(product, (*this)[axis], &product);
+  }
+  if (overflows) throw ArgumentError("the shape " + to_string(*this) + " has more elements than any memory");
   return product;
 }
 

@@ -63,6 +63,9 @@ inline void store_part(float* p, Vector v, Index count) {
 // Both return x where x is NaN: a NaN passes through every clamp.
 inline Vector at_least(Vector x, Vector bound) { return x < bound ? bound : x; }
 inline Vector at_most(Vector x, Vector bound) { return x > bound ? bound : x; }
+// NaN where either is.
+inline Vector maximum(Vector a, Vector b) { return b != b ? b : at_least(a, b); }
+inline Vector minimum(Vector a, Vector b) { return b != b ? b : at_most(a, b); }
 
 // -- Matrix product ----------------------------------------------------------------------------
 
@@ -507,13 +510,13 @@ void max_pool(const float* const* taps, Index count, Index channels, float* out)
   Index c = 0;
   for (; c + kLanes <= channels; c += kLanes) {
     Vector most = load(taps[0] + c);
-    for (Index t = 1; t < count; ++t) most = at_least(most, load(taps[t] + c));
+    for (Index t = 1; t < count; ++t) most = maximum(most, load(taps[t] + c));
     store(out + c, most);
   }
-  for (; c < channels; ++c) {
-    float most = taps[0][c];
-    for (Index t = 1; t < count; ++t) most = most < taps[t][c] ? taps[t][c] : most;
-    out[c] = most;
+  if (const Index left = channels - c; left > 0) {
+    Vector most = load_part(taps[0] + c, left);
+    for (Index t = 1; t < count; ++t) most = maximum(most, load_part(taps[t] + c, left));
+    store_part(out + c, most, left);
   }
 }
 
@@ -563,11 +566,11 @@ inline void pool_row(const PoolRow& row, Combine combine, Vector scale) {
 }
 
 void max_pool_row(const PoolRow& row) {
-  const auto maximum = [](Vector a, Vector b) { return at_least(a, b); };
+  const auto most = [](Vector a, Vector b) { return maximum(a, b); };
   if (row.height == 2 && row.width == 2) {
-    pool_row<2, 2>(row, maximum, splat(1.0F));
+    pool_row<2, 2>(row, most, splat(1.0F));
   } else {
-    pool_row<0, 0>(row, maximum, splat(1.0F));
+    pool_row<0, 0>(row, most, splat(1.0F));
   }
 }
 
@@ -742,12 +745,10 @@ void binary(Binary function, const float* a, Index a_step, const float* b, Index
       return combine(a, a_step, b, b_step, y, count, [](Vector u, Vector v) { return u * v; });
     case Binary::kDivide:
       return combine(a, a_step, b, b_step, y, count, [](Vector u, Vector v) { return u / v; });
-    case Binary::kMaximum:  // a NaN on either side gives NaN
-      return combine(a, a_step, b, b_step, y, count,
-                     [](Vector u, Vector v) { return v != v ? v : at_least(u, v); });
+    case Binary::kMaximum:
+      return combine(a, a_step, b, b_step, y, count, [](Vector u, Vector v) { return maximum(u, v); });
     case Binary::kMinimum:
-      return combine(a, a_step, b, b_step, y, count,
-                     [](Vector u, Vector v) { return v != v ? v : at_most(u, v); });
+      return combine(a, a_step, b, b_step, y, count, [](Vector u, Vector v) { return minimum(u, v); });
     case Binary::kPower:
       for (Index i = 0; i < count; ++i) y[i] = powf(a[i * a_step], b[i * b_step]);
       return;

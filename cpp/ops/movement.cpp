@@ -143,18 +143,18 @@ class Reshape final : public Operator {
   Reshape(const Attributes& attributes, const Shape& x) {
     const auto sizes = attributes.integers("shape");
     Shape shape{std::span(sizes)};
-    std::int64_t known = 1;
+    Shape rest = shape;  // without the axis that is to be found
     int free = -1;
     bool fits = true;
     for (int axis = 0; axis < shape.rank(); ++axis) {
       if (shape[axis] == -1) {
         fits &= free == -1;
         free = axis;
-      } else {
-        fits &= shape[axis] >= 0;
-        known *= shape[axis];
+        rest[axis] = 1;
       }
+      fits &= shape[axis] >= -1;
     }
+    const std::int64_t known = fits ? rest.count() : 0;
     if (x.has_batch()) {
       fits &= free == 0 && known == x.count_per_image();
     } else if (free >= 0) {
@@ -276,9 +276,14 @@ std::unique_ptr<Operator> make_slice(const Attributes& attributes, std::span<con
       }
       continue;
     }
-    const std::int64_t last = starts[axis] + (sizes[axis] - 1) * steps[axis];
-    if (sizes[axis] < 0 ||
-        (sizes[axis] > 0 && (starts[axis] < 0 || starts[axis] >= size || last < 0 || last >= size))) {
+    bool inside = sizes[axis] >= 0 && sizes[axis] <= size;
+    if (inside && sizes[axis] > 0) inside = starts[axis] >= 0 && starts[axis] < size;
+    if (inside && sizes[axis] > 1) {  // each step is now small enough for the product
+      inside = steps[axis] > -size && steps[axis] < size;
+      const std::int64_t last = inside ? starts[axis] + (sizes[axis] - 1) * steps[axis] : -1;
+      inside = last >= 0 && last < size;
+    }
+    if (!inside) {
       throw ArgumentError(attributes.operation(), "sizes",
                           "elements inside axis " + std::to_string(axis) + " of " + to_string(x),
                           "start " + std::to_string(starts[axis]) + ", size " + std::to_string(sizes[axis]) +
