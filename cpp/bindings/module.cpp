@@ -83,6 +83,18 @@ Attributes attributes_of(const std::string& operation, const py::dict& settings)
   return attributes;
 }
 
+// A new array. A large one begins on a cache line, which NumPy does not see to by itself: kernels write
+// whole vectors, each of which would otherwise lie across two lines.
+FloatArray empty_array(const Shape& shape) {
+  constexpr std::int64_t kLine = kAlignment / sizeof(float);
+  constexpr std::int64_t kLarge = 1024;
+  if (shape.count() < kLarge) return FloatArray(sizes_of(shape));
+  FloatArray memory(shape.count() + kLine);
+  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+  const std::uintptr_t skipped = (kAlignment - address % kAlignment) % kAlignment / sizeof(float);
+  return FloatArray(sizes_of(shape), memory.data() + skipped, memory);
+}
+
 std::vector<FloatArray> operands(const std::string& operation, const py::sequence& inputs) {
   std::vector<FloatArray> arrays;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -102,7 +114,7 @@ py::array_t<float> run_operator(const std::string& name, const py::sequence& inp
     tensors.push_back({array.data(), shapes.back()});
   }
   const std::unique_ptr<Operator> op = make_operator(attributes, shapes, level_of(isa));
-  FloatArray result(sizes_of(op->output_shape()));
+  FloatArray result = empty_array(op->output_shape());
   const Tensor output{result.mutable_data(), op->output_shape()};
   const py::gil_scoped_release release;
   AlignedBuffer workspace(op->workspace_size());
@@ -151,7 +163,7 @@ py::list run_program(const Program& program, const py::sequence& inputs) {
   py::list results;
   std::vector<float*> destinations;
   for (std::size_t i = 0; i < program.outputs(); ++i) {
-    FloatArray result(sizes_of(program.output_shape(i).with_batch(batch)));
+    FloatArray result = empty_array(program.output_shape(i).with_batch(batch));
     destinations.push_back(result.mutable_data());
     results.append(std::move(result));
   }

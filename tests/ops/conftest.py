@@ -50,9 +50,9 @@ def product_tolerance() -> Callable[..., float]:
     sum |x w| is about K / 4; we allow four times sqrt(K) u K / 4. Two terms more stand for the bias
     and the result's own rounding.
 
-    Winograd's convolutions multiply sums of inputs by sums of weights. What they are held to is what
-    pyconv promises of them: 1e-5 of the output's scale, which is three times the deviation of such
-    a sum, or sqrt(K).
+    Winograd's convolutions multiply sums of inputs by sums of weights. What they are held to is
+    what pyconv promises of them: 1e-5 of the output's scale, which is three times the deviation of
+    such a sum, or sqrt(K).
     """
 
     def tolerance(terms: int, algorithm: str = "") -> float:

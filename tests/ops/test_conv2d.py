@@ -149,7 +149,7 @@ WINOGRAD_CASES = [
     *(replace(WINOGRAD, pool=(2, 2, 2, 2), size=(height, width), filters=filters, activation="relu")
       for height in (4, 5, 6, 7) for width in (4, 5, 9) for filters in (16, 33)),
     replace(WINOGRAD, pool=(2, 2, 2, 2), pads=(1, 0, 2, 1), batch=5, activation="relu6"),
-    # Every tile: cut at every place along an edge, over blocks of tiles, pooled in it and across it.
+    # Every tile: cut along the edges, over blocks of tiles, pooled in it and across it.
     *(replace(WINOGRAD, algorithm=f"Winograd F({m}x{m}", size=(m + 2, m + 2)) for m in (2, 4, 5)),
     *(replace(WINOGRAD, size=(height, width), batch=3)
       for height in (9, 10, 11, 12, 13) for width in (9, 12, 14, 17)),

@@ -42,27 +42,35 @@ class IndirectConv2d final : public RowwiseConv2d {
     const std::int64_t group_out = out_ / groups_;
     const std::int64_t most = matrices_[0].max_rows();
     kernels::MatrixTile tile{};
-    tile.rows = pointers;
     tile.taps = gatherer_.taps();
     tile.depth = depth_;
     tile.out_pitch = out_;
     tile.lowest = activation_.lowest();
     tile.highest = activation_.highest();
-    for (std::int64_t done = 0, count; done < pixels; done += count) {
-      count = balanced_tile(done, pixels, most);
+    for (std::int64_t first = 0, block; first < pixels; first += block) {
+      block = std::min(kBlockPixels, pixels - first);
       for (std::int64_t g = 0; g < groups_; ++g) {
-        gather_tile(x, begin * map_width_ + done, count, g * group_in, pointers);
+        for (std::int64_t done = 0, count; done < block; done += count) {
+          count = balanced_tile(done, block, most);
+          gather_tile(x, begin * map_width_ + first + done, count, g * group_in,
+                      pointers + gatherer_.taps() * done);
+        }
+        // A panel goes over the whole block while it is in the first-level cache.
         const PackedMatrix& matrix = matrices_[static_cast<std::size_t>(g)];
         for (std::int64_t panel = 0; panel < matrix.panels(); ++panel) {
-          tile.out = y + done * out_ + g * group_out + matrix.first_column(panel);
-          matrix.multiply(tile, count, panel);
+          for (std::int64_t done = 0, count; done < block; done += count) {
+            count = balanced_tile(done, block, most);
+            tile.rows = pointers + gatherer_.taps() * done;
+            tile.out = y + (first + done) * out_ + g * group_out + matrix.first_column(panel);
+            matrix.multiply(tile, count, panel);
+          }
         }
       }
     }
   }
 
   std::size_t own_workspace(std::int64_t) const override {
-    return pointer_floats(gatherer_.taps() * kernels::kMaxMatrixRows);
+    return pointer_floats(gatherer_.taps() * kBlockPixels);
   }
 
   std::string method() const override {
@@ -71,6 +79,8 @@ class IndirectConv2d final : public RowwiseConv2d {
   }
 
  private:
+  static constexpr std::int64_t kBlockPixels = 64;
+
   // pointers[t * count + r]: tap t of the r-th pixel from `first` on, numbered along the rows of the map.
   void gather_tile(const float* x, std::int64_t first, std::int64_t count, std::int64_t channel,
                    const float** pointers) const {
