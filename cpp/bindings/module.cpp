@@ -4,9 +4,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 
 #include "base/errors.h"
+#include "base/recycler.h"
 #include "kernels/dispatch.h"
 #include "program/builder.h"
 #include "reference/reference.h"
@@ -83,16 +85,25 @@ Attributes attributes_of(const std::string& operation, const py::dict& settings)
   return attributes;
 }
 
-// A new array. A large one begins on a cache line, which NumPy does not see to by itself: kernels write
-// whole vectors, each of which would otherwise lie across two lines.
+// Outlives every array, also those that the interpreter drops at its very end.
+Recycler& recycler() {
+  static Recycler* const instance = new Recycler;
+  return *instance;
+}
+
+// A new array. A large one uses memory again that earlier arrays have left, and begins on a cache line, which
+// NumPy does not see to by itself: kernels write whole vectors, each of which would otherwise lie across two.
 FloatArray empty_array(const Shape& shape) {
-  constexpr std::int64_t kLine = kAlignment / sizeof(float);
-  constexpr std::int64_t kLarge = 1024;
+  constexpr std::int64_t kLarge = 4096;
   if (shape.count() < kLarge) return FloatArray(sizes_of(shape));
-  FloatArray memory(shape.count() + kLine);
-  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-  const std::uintptr_t skipped = (kAlignment - address % kAlignment) % kAlignment / sizeof(float);
-  return FloatArray(sizes_of(shape), memory.data() + skipped, memory);
+  auto memory = std::make_unique<AlignedBuffer>(recycler().take(static_cast<std::size_t>(shape.count())));
+  float* const data = memory->data();
+  const py::capsule owner(memory.get(), [](void* buffer) {
+    const std::unique_ptr<AlignedBuffer> left(static_cast<AlignedBuffer*>(buffer));
+    recycler().give_back(std::move(*left));
+  });
+  static_cast<void>(memory.release());
+  return FloatArray(sizes_of(shape), data, owner);
 }
 
 std::vector<FloatArray> operands(const std::string& operation, const py::sequence& inputs) {

@@ -4,6 +4,9 @@
 #include "kernels/kernels.h"
 
 #include <math.h>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 #if !defined(PYCONV_ISA_LEVEL)
 #error "compile with -DPYCONV_ISA_LEVEL=name"
@@ -51,6 +54,19 @@ inline Vector apart(Vector v) {
   return v;
 }
 
+// The first `count` floats, fewer than a vector; the others are neither read nor written, and are 0 in v.
+#if defined(__AVX512F__)
+inline __mmask16 first_lanes(Index count) { return static_cast<__mmask16>((1U << count) - 1U); }
+inline Vector load_part(const float* p, Index count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
+inline void store_part(float* p, Vector v, Index count) { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
+#elif defined(__AVX__)
+inline __m256i first_lanes(Index count) {
+  alignas(32) static constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - count));
+}
+inline Vector load_part(const float* p, Index count) { return _mm256_maskload_ps(p, first_lanes(count)); }
+inline void store_part(float* p, Vector v, Index count) { _mm256_maskstore_ps(p, first_lanes(count), v); }
+#else
 inline Vector load_part(const float* p, Index count) {
   Vector v{};
   for (Index i = 0; i < count; ++i) v[i] = p[i];
@@ -59,6 +75,7 @@ inline Vector load_part(const float* p, Index count) {
 inline void store_part(float* p, Vector v, Index count) {
   for (Index i = 0; i < count; ++i) p[i] = v[i];
 }
+#endif
 
 // Both return x where x is NaN: a NaN passes through every clamp.
 inline Vector at_least(Vector x, Vector bound) { return x < bound ? bound : x; }
@@ -95,16 +112,27 @@ void matrix_tile(const MatrixTile& tile) {
 
   const Vector lowest = splat(tile.lowest);
   const Vector highest = splat(tile.highest);
+  // Unrolled by force: a loop over sums[r] would have to keep all of them in memory.
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = at_most(at_least(sums[r][v], lowest), highest);
+  }
+  if (tile.columns == kWidth) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) store(tile.out + r * tile.out_pitch + v * kLanes, sums[r][v]);
+    }
+    return;
+  }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     float* out = tile.out + r * tile.out_pitch;
+#pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      const Vector y = at_most(at_least(sums[r][v], lowest), highest);
       const int left = tile.columns - v * kLanes;
-      if (left >= kLanes) {
-        store(out + v * kLanes, y);
-      } else {
-        store_part(out + v * kLanes, y, left);
-      }
+      if (left > 0) store_part(out + v * kLanes, sums[r][v], left < kLanes ? left : kLanes);
     }
   }
 }

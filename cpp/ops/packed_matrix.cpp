@@ -31,7 +31,7 @@ PackedMatrix::PackedMatrix(const float* values, std::int64_t k, std::int64_t n, 
   }
 }
 
-void PackedMatrix::multiply(kernels::MatrixTile tile, std::int64_t rows, std::int64_t panel_index) const {
+void PackedMatrix::multiply(kernels::MatrixTile& tile, std::int64_t rows, std::int64_t panel_index) const {
   const Panel& panel = panels_[static_cast<std::size_t>(panel_index)];
   tile.panel = storage_.data() + panel.values;
   tile.bias = storage_.data() + panel.bias;

@@ -37,9 +37,13 @@ class PackedMatrix {
   // The most rows of a tile, whichever panel it meets.
   std::int64_t max_rows() const { return max_rows_; }
 
-  // Runs the kernel for `rows` rows on one panel. The tile's gathered rows, taps, depth, bounds and out
-  // (where the panel's first column goes) are the caller's; taps * depth must be k.
-  void multiply(kernels::MatrixTile tile, std::int64_t rows, std::int64_t panel) const;
+  // Runs the kernel for `rows` rows on one panel, whose part of the tile it fills in. The tile's gathered
+  // rows, taps, depth, bounds and out (where the panel's first column goes) are the caller's; taps * depth
+  // must be k.
+  //
+  // The tile is not copied: a copy would read two of its fields at once just after they were written apart,
+  // for which the core waits until every store before them has left for the cache, the last tile's too.
+  void multiply(kernels::MatrixTile& tile, std::int64_t rows, std::int64_t panel) const;
 
  private:
   struct Panel {
