@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
 
 from pyconv.errors import ModelError
 
@@ -115,66 +117,155 @@ class Metadata:
         return {key: json.dumps(value) for key, value in values.items() if value}
 
     @classmethod
-    def from_props(cls, props: Mapping[str, str]) -> Metadata:
+    def from_props(cls, props: Mapping[str, str | bytes], path: Path) -> Metadata:
         """Read the pairs back.
+
+        Args:
+            props: as protobuf gives them: bytes where a file holds something else than UTF-8.
+            path: the file, for messages.
 
         Raises:
             ModelError: a `pyconv.` value is not the JSON that `to_props` writes.
         """
-        labels = _parse(props, "pyconv.labels", list) or []
-        layers = _parse(props, "pyconv.layers", list) or []
-        contract = _parse(props, "pyconv.input", dict)
-        output = _parse(props, "pyconv.output", dict)
-        if not all(isinstance(label, str) for label in labels):
-            raise _broken("pyconv.labels", "a list of strings")
+
+        def read(key: str, parse: Callable[[Any], _T], default: _T) -> _T:
+            if key not in props:
+                return default
+            try:
+                return parse(_json(props[key]))
+            except _MismatchError as error:
+                raise broken(path, key, str(error)) from None
+
         return cls(
-            labels=tuple(labels),
-            input=_build(InputContract, "pyconv.input", contract) if contract else None,
-            output=_build(OutputContract, "pyconv.output", output) if output else None,
-            layers=tuple(
-                _build(
-                    Layer,
-                    "pyconv.layers",
-                    {
-                        key: tuple(value) if isinstance(value, list) else value
-                        for key, value in _expect(layer, dict, "pyconv.layers").items()
-                    },
-                )
-                for layer in layers
-            ),
-            provenance=_parse(props, "pyconv.provenance", dict) or {},
+            labels=read("pyconv.labels", _labels, ()),
+            input=read("pyconv.input", partial(_record, InputContract), None),
+            output=read("pyconv.output", partial(_record, OutputContract), None),
+            layers=read("pyconv.layers", _layers, ()),
+            provenance=read("pyconv.provenance", partial(_expect, dict), {}),
         )
+
+
+def broken(path: Path, key: str, problem: str) -> ModelError:
+    """The error for metadata that says something impossible.
+
+    Args:
+        path: the file.
+        key: which of its metadata.
+        problem: what was expected and what is there.
+    """
+    return ModelError(
+        f"{path}: the metadata {key!r} is broken: {problem}; "
+        "export the model again, or delete that metadata entry"
+    )
 
 
 _T = TypeVar("_T")
 
 
-def _broken(key: str, expected: str) -> ModelError:
-    return ModelError(
-        f"the file's metadata {key!r} is broken: expected {expected}; "
-        "export the model again, or delete that metadata entry"
-    )
+class _MismatchError(ValueError):
+    """A value is not of the form that `to_props` writes; the message says what was expected."""
 
 
-def _expect(value: object, kind: type[_T], key: str) -> _T:
-    if not isinstance(value, kind):
-        raise _broken(key, f"a JSON {kind.__name__}")
+def _json(text: str | bytes) -> Any:
+    if isinstance(text, bytes):
+        raise _MismatchError("expected UTF-8, got other bytes")
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # an escaped half of a surrogate pair fails
+    except (ValueError, RecursionError) as error:
+        raise _MismatchError(f"expected JSON, got something else ({error})") from None
     return value
 
 
-def _parse(props: Mapping[str, str], key: str, kind: type[_T]) -> _T | None:
-    if key not in props:
-        return None
-    try:
-        return _expect(json.loads(props[key]), kind, key)
-    except json.JSONDecodeError as error:
-        raise _broken(key, f"JSON ({error})") from None
+_JSON_NAMES: Mapping[object, str] = {dict: "object", list: "list", str: "string"}
 
 
-def _build(kind: type[_T], key: str, values: dict[str, Any]) -> _T:
-    # A newer pyconv may have written more fields: keep those that this one knows.
-    known = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    try:
-        return kind(**{name: value for name, value in values.items() if name in known})
-    except TypeError as error:
-        raise _broken(key, str(error)) from None
+def _expect(kind: type[_T], value: object) -> _T:
+    if not isinstance(value, kind):
+        raise _MismatchError(f"expected a JSON {_JSON_NAMES[kind]}, got {_shown(value)}")
+    return value
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _labels(value: object) -> tuple[str, ...]:
+    return tuple(_expect(str, label) for label in _expect(list, value))
+
+
+def _layers(value: object) -> tuple[Layer, ...]:
+    layers = tuple(_record(Layer, layer) for layer in _expect(list, value))
+    for layer in layers:
+        if layer.axes and len(layer.axes) != len(layer.shape) + 1:
+            raise _MismatchError(
+                f"expected the layer {layer.name!r} to have an axis for the batch and one for each "
+                f"size of its shape {_shown(layer.shape)}, got the axes {_shown(layer.axes)}"
+            )
+    return layers
+
+
+def _record(kind: type[_T], value: object) -> _T:
+    given = _expect(dict, value)
+    fields: dict[str, Any] = {}
+    # A newer pyconv may have written more fields: take those that this one knows.
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if item.name not in given:
+            if item.default is dataclasses.MISSING:
+                raise _MismatchError(f"expected {item.name!r}, got only {_shown(sorted(given))}")
+            continue
+        expected, fits = _FIELDS[item.name]
+        entry = given[item.name]
+        if not fits(entry):
+            raise _MismatchError(f"expected {item.name!r} to be {expected}, got {_shown(entry)}")
+        fields[item.name] = tuple(entry) if isinstance(entry, list) else entry
+    return kind(**fields)
+
+
+def _is_integer(value: object, lowest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+def _is_permutation(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and all(_is_integer(axis, 0) for axis in value)
+        and sorted(value) == list(range(len(value)))
+    )
+
+
+def _one_of(*choices: object) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(map(repr, choices))}", lambda value: value in choices
+
+
+_NAME = "a string", lambda value: isinstance(value, str)
+_SIZE = "an integer of at least 1", lambda value: _is_integer(value, 1)
+_NUMBER = (
+    "a number of float32",
+    # Written so that NaN fails.
+    lambda value: isinstance(value, int | float) and abs(value) <= 3.4e38,
+)
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "tensor": _NAME,
+    "height": _SIZE,
+    "width": _SIZE,
+    "channels": _SIZE,
+    "layout": _one_of("NHWC", "NCHW"),
+    "rank": _one_of(3, 4),
+    "scale": _NUMBER,
+    "offset": _NUMBER,
+    "picture": _one_of(*get_args(PictureStyle)),
+    "kind": _one_of(*get_args(OutputKind)),
+    "name": _NAME,
+    "operator": _NAME,
+    "axes": ("a permutation of axes", _is_permutation),
+    "shape": (
+        "a list of sizes, null for a free one",
+        lambda value: (
+            isinstance(value, list) and all(size is None or _is_integer(size, 0) for size in value)
+        ),
+    ),
+    "parameters": ("an integer of at least 0", lambda value: _is_integer(value, 0)),
+}
+"""By field, of whichever record, what is expected there, and whether a value of JSON is that."""

@@ -16,7 +16,7 @@ from pyconv import bundled
 from pyconv.engines import base
 from pyconv.engines.base import Array, Engine, EngineName, Step, TensorInfo, shape_text
 from pyconv.errors import InputError, ModelError, unknown_name
-from pyconv.metadata import InputContract, Layer, Metadata
+from pyconv.metadata import InputContract, Layer, Metadata, broken
 
 if TYPE_CHECKING:
     from pyconv.summary import Summary
@@ -47,7 +47,7 @@ def load(model: str | Path, *, engine: EngineName = "native", threads: int = 1) 
 
     Raises:
         InputError: no such engine, or fewer than one thread.
-        ModelError: the file is missing or broken.
+        ModelError: the file is missing or broken, or what it says about itself is.
         UnsupportedOperatorError: the native engine lacks operators that the graph uses; all of
             them are named.
     """
@@ -61,7 +61,7 @@ def load(model: str | Path, *, engine: EngineName = "native", threads: int = 1) 
         }
     except Exception as error:  # protobuf and onnx raise types that share no other base
         raise ModelError(f"{path}: not an ONNX file: {error}") from error
-    return Model(path, base.create(engine, path, threads), Metadata.from_props(props))
+    return Model(path, base.create(engine, path, threads), Metadata.from_props(props, path))
 
 
 class Model:
@@ -79,6 +79,8 @@ class Model:
         self._contract = metadata.input or _guess_contract(engine.inputs)
         self.run = engine.run  # the raw interface is the engine's own: nothing stands between
         """Compute tensors by their ONNX names, without preprocessing (`Engine.run`)."""
+        for layer in metadata.layers:
+            self._check_axes(layer, engine.rank(layer.tensor))
 
     @property
     def engine(self) -> EngineName:
@@ -181,6 +183,7 @@ class Model:
 
         Raises:
             InputError: a layer does not exist, or as for `predict`.
+            ModelError: the file gives a layer other axes than its tensor has.
         """
         known = {layer.name: layer for layer in self.layer_map}
         names = list(known) if layers is None else list(layers)
@@ -193,6 +196,8 @@ class Model:
                 if name not in known:
                     raise InputError(unknown_name("layer", name, known)) from None
             raise
+        for layer in chosen:
+            self._check_axes(layer, arrays[layer.tensor].ndim)
         return {
             layer.name: arrays[layer.tensor].transpose(layer.axes)
             if layer.axes
@@ -275,6 +280,14 @@ class Model:
             for name in node.output
             if name and node.op_type != "Constant"
         ]
+
+    def _check_axes(self, layer: Layer, rank: int | None) -> None:
+        if layer.axes and rank not in (None, len(layer.axes)):
+            problem = (
+                f"expected a permutation of {rank} axes for the layer {layer.name!r}, which is the "
+                f"tensor {layer.tensor!r}, got {list(layer.axes)}"
+            )
+            raise broken(self.path, "pyconv.layers", problem)
 
     def __repr__(self) -> str:
         return f"<pyconv.Model {self.path.name} on {self.engine}, {self.threads} thread(s)>"

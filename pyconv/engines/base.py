@@ -93,6 +93,9 @@ class Engine(Protocol):
                 does not exist.
         """
 
+    def rank(self, tensor: str) -> int | None:
+        """How many axes a tensor has; None where the engine knows it only once it has run."""
+
     def steps(self) -> Sequence[Step]:
         """The compiled program for the graph's own outputs; empty where the engine hides it."""
 

@@ -65,6 +65,11 @@ class NativeEngine:
         results = self._compute(inputs, tuple(dict.fromkeys(names)))
         return {name: results[name] for name in names}
 
+    def rank(self, tensor: str) -> int | None:
+        """See `pyconv.engines.base.Engine.rank`."""
+        shape = self.network.shape(tensor) if self.network is not None else None
+        return None if shape is None else len(shape)
+
     def steps(self) -> Sequence[Step]:
         """See `pyconv.engines.base.Engine.steps`; empty where programs wait for shapes."""
         return self._default.steps if self._default is not None else ()

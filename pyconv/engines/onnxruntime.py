@@ -65,6 +65,13 @@ class OnnxRuntimeEngine:
         by_name = {**inputs, **dict(zip(computed, arrays, strict=True))}
         return {name: by_name[name] for name in wanted}
 
+    def rank(self, tensor: str) -> int | None:
+        """See `pyconv.engines.base.Engine.rank`; onnxruntime tells inputs and outputs alone."""
+        for info in (*self.inputs, *self.outputs):
+            if info.name == tensor and info.shape:  # an unknown shape looks like that of a scalar
+                return len(info.shape)
+        return None
+
     def steps(self) -> Sequence[Step]:
         """Nothing: onnxruntime does not tell what it compiled."""
         return ()

@@ -169,7 +169,7 @@ def add_provenance(path: Path, facts: Mapping[str, Any]) -> None:
     """
     model = onnx.load(str(path))
     props = {item.key: item.value for item in model.metadata_props}
-    metadata = Metadata.from_props(props)
+    metadata = Metadata.from_props(props, path)
     metadata = dataclasses.replace(metadata, provenance={**metadata.provenance, **facts})
     onnx.helper.set_model_props(model, props | metadata.to_props())
     write_atomically(path, lambda file: onnx.save(model, str(file)))
