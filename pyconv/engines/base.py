@@ -91,6 +91,7 @@ class Engine(Protocol):
         Raises:
             InputError: an input is missing, unknown or of the wrong shape or dtype, or an output
                 does not exist.
+            ModelError: the graph cannot be computed for these inputs.
         """
 
     def rank(self, tensor: str) -> int | None:

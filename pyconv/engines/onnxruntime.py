@@ -61,7 +61,10 @@ class OnnxRuntimeEngine:
         session = self._session_for(wanted)
         # A graph input may be asked for like any tensor; onnxruntime does not return inputs.
         computed = [name for name in dict.fromkeys(wanted) if name not in inputs]
-        arrays = session.run(computed, dict(inputs)) if computed else []
+        try:
+            arrays = session.run(computed, dict(inputs)) if computed else []
+        except Exception as error:  # onnxruntime's own exception types share no other base
+            raise self._refused("run", error) from error
         by_name = {**inputs, **dict(zip(computed, arrays, strict=True))}
         return {name: by_name[name] for name in wanted}
 
@@ -80,11 +83,15 @@ class OnnxRuntimeEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only; they reach the caller as exceptions
+        options.log_severity_level = 4  # nothing: errors reach the caller as exceptions
         try:
             return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exception types share no other base
-            raise ModelError(f"{self._path}: onnxruntime cannot load it: {error}") from error
+            raise self._refused("load", error) from error
+
+    def _refused(self, action: str, error: Exception) -> ModelError:
+        sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return ModelError(f"{self._path}: onnxruntime cannot {action} it: {sentence}")
 
     def _session_for(self, wanted: Sequence[str]) -> ort.InferenceSession:
         known = {info.name for info in (*self.inputs, *self.outputs)}
