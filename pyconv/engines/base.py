@@ -85,8 +85,9 @@ class Engine(Protocol):
                 outputs by default. Only what they need is computed where the engine can do so.
 
         Returns:
-            The tensors by name, in the order asked for, in the ONNX shape. An array may be a
-            strided view (an NCHW tensor that was computed channels last).
+            The tensors by name, in the order asked for, in the ONNX shape. An array may be
+            strided (an NCHW tensor that was computed channels last), and shares its memory neither
+            with an input nor with another result.
 
         Raises:
             InputError: an input is missing, unknown or of the wrong shape or dtype, or an output

@@ -65,8 +65,8 @@ class OnnxRuntimeEngine:
             arrays = session.run(computed, dict(inputs)) if computed else []
         except Exception as error:  # onnxruntime's own exception types share no other base
             raise self._refused("run", error) from error
-        by_name = {**inputs, **dict(zip(computed, arrays, strict=True))}
-        return {name: by_name[name] for name in wanted}
+        by_name = dict(zip(computed, arrays, strict=True))
+        return {name: by_name[name] if name in by_name else inputs[name].copy() for name in wanted}
 
     def rank(self, tensor: str) -> int | None:
         """See `pyconv.engines.base.Engine.rank`; onnxruntime tells inputs and outputs alone."""

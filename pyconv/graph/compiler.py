@@ -29,24 +29,13 @@ class Compiled:
     steps: tuple[Step, ...]
     _program: _core.Program | None
     _inputs: tuple[str, ...]
-    # By tensor: its place among the program's outputs and the view of that to hand out.
+    # By tensor: its place among the program's outputs and the view of that to hand out. Several
+    # may have one place.
     _computed: tuple[tuple[str, int, tuple[int, ...] | None], ...]
     # By tensor: the input that it is, and the view of that.
     _passed: tuple[tuple[str, str, tuple[int, ...] | None], ...]
     _known: tuple[tuple[str, Known], ...]
     _batch_input: str | None
-
-    @property
-    def direct(self) -> bool:
-        """Whether every output comes out of the program as it is asked for, in that order."""
-        return (
-            self._program is not None
-            and [name for name, _, _ in self._computed] == list(self.names)
-            and all(
-                place == index and permutation is None
-                for index, (_, place, permutation) in enumerate(self._computed)
-            )
-        )
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -56,6 +45,9 @@ class Compiled:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the tensors.
 
+        Returns:
+            Arrays that are the caller's own: nothing else refers to what any of them holds.
+
         Raises:
             InputError: an array does not fit the program.
             KeyError: an input is missing.
@@ -63,11 +55,13 @@ class Compiled:
         results: dict[str, Array] = {}
         if self._program is not None:
             arrays = self._program.run([inputs[name] for name in self._inputs])
+            taken: set[int] = set()
             for name, place, permutation in self._computed:
-                array = arrays[place]
+                array = arrays[place] if place not in taken else arrays[place].copy()
+                taken.add(place)
                 results[name] = array if permutation is None else array.transpose(permutation)
         for name, source, permutation in self._passed:
-            array = inputs[source]
+            array = inputs[source].copy()
             results[name] = array if permutation is None else array.transpose(permutation)
         if self._known:
             batch = len(inputs[self._batch_input]) if self._batch_input else 1

@@ -51,9 +51,9 @@ class Known:
         return self.values.dtype == object
 
     def at_batch(self, batch: int) -> NDArray[Any]:
-        """The tensor for one batch size."""
+        """A copy of the tensor for one batch size."""
         if not self.symbolic:
-            return self.values
+            return self.values.copy()
         numbers = [
             item.factor * batch if isinstance(item, Batch) else item
             for item in self.values.reshape(-1)
