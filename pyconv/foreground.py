@@ -131,6 +131,8 @@ def _background(colors: Floats, weights: Floats, degree: int) -> Floats:
         noise = _noise(_size(values - terms @ surface))
         if noise < 0.8 * least_noise:
             best, least_noise = basis @ surface, noise
+        if noise < 1 / 255:  # no bend can be told from rounding
+            break
     return best
 
 
@@ -159,7 +161,10 @@ def _fit(terms: Floats, values: Floats, prior: Floats) -> Floats:
     coefficients = np.zeros((terms.shape[1], values.shape[1]))
     coefficients[0] = np.median(values[prior == prior.max()], axis=0)
     for _ in range(15):
+        before = coefficients
         coefficients = solve(prior / np.maximum(_size(values - terms @ coefficients), 0.01))
+        if np.abs(coefficients - before).max() < 1e-3 / 255:
+            break
     deviation = _size(values - terms @ coefficients)
     return solve(prior * (deviation <= max(0.02, 3 * _noise(deviation))))
 
