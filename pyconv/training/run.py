@@ -12,6 +12,7 @@ from pyconv.data import Dataset
 from pyconv.engines.base import EngineName
 from pyconv.errors import InputError
 from pyconv.training import charts, networks
+from pyconv.training.backend import import_keras
 from pyconv.training.exporter import (
     ENGINES,
     PICTURES,
@@ -132,6 +133,7 @@ def train(
     _check_folder(checkpoint, settings, resume=resume, force=force)
     if settings.network == "convolutional":
         networks.check_sizes(settings, data.image_size(settings.data))
+    import_keras("training a network")  # before anything is downloaded for it
     dataset = data.load(settings.data, data_folder)
     if not resume:
         for path in (checkpoint.model, checkpoint.history):
