@@ -49,6 +49,7 @@ def conv2d(
     dilations: Pair = 1,
     groups: int = 1,
     activation: str | None = None,
+    exact: bool = False,
 ) -> FloatArray:
     """Convolve images with filters: ONNX's Conv, Keras' Conv2D and DepthwiseConv2D.
 
@@ -67,6 +68,8 @@ def conv2d(
         groups: how many groups the channels and the filters fall into; `groups=in` is a depthwise
             convolution, whose kernel is (kernel_height, kernel_width, 1, in * multiplier).
         activation: the function applied at the end.
+        exact: whether to keep to direct products, where Winograd's algorithm would be faster and
+            off by up to 1e-5 of the output's scale.
 
     Returns:
         (n, out_height, out_width, filters), where
@@ -90,7 +93,7 @@ def conv2d(
     """
     window = _window("conv2d", x, np.shape(kernel)[:2], strides, pads, dilations)
     attributes = {"kernel": kernel, "bias": bias, "groups": groups, "activation": activation}
-    return _core.run_operator("conv2d", [x], window | attributes)
+    return _core.run_operator("conv2d", [x], window | attributes | {"exact": int(exact)})
 
 
 def max_pool2d(

@@ -154,7 +154,7 @@ def shape_text(shape: Sequence[int | None] | None) -> str:
     return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
 
 
-def create(name: str, path: Path, threads: int) -> Engine:
+def create(name: str, path: Path, threads: int, exact: bool = False) -> Engine:
     """Load an ONNX file into the engine of that name.
 
     Raises:
@@ -164,12 +164,12 @@ def create(name: str, path: Path, threads: int) -> Engine:
     """
 
     # Each engine's library comes in when it is first asked for, and no sooner.
-    def native() -> Callable[[Path, int], Engine]:
+    def native() -> Callable[[Path, int, bool], Engine]:
         from pyconv.engines.native import NativeEngine
 
         return NativeEngine
 
-    def onnxruntime() -> Callable[[Path, int], Engine]:
+    def onnxruntime() -> Callable[[Path, int, bool], Engine]:
         from pyconv.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine
@@ -177,4 +177,4 @@ def create(name: str, path: Path, threads: int) -> Engine:
     engines = {"native": native, "onnxruntime": onnxruntime}
     if name not in engines:
         raise InputError(f"engine: expected one of {sorted(engines)}, got {name!r}")
-    return engines[name]()(path, threads)
+    return engines[name]()(path, threads, exact)

@@ -33,8 +33,9 @@ class NativeEngine:
 
     name: EngineName = "native"
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, exact: bool = False) -> None:
         self.threads = threads
+        self._exact = exact
         self._file = reader.read(path)
         missing = importer.missing_operators(self._file)
         if missing:
@@ -46,7 +47,7 @@ class NativeEngine:
         self.network = self._import_for_any_batch()
         self._default: Compiled | None = None
         if self.network is not None:
-            self._default = compile_network(self.network, self._output_names, threads)
+            self._default = compile_network(self.network, self._output_names, threads, exact)
         self.outputs: Sequence[TensorInfo] = [self._completed(i) for i in self._file.outputs]
 
     def run(
@@ -91,7 +92,7 @@ class NativeEngine:
                 network = self.network if shapes is None else self._import_for(shapes)
                 assert network is not None  # or `shapes` would have been given
                 try:
-                    self._variants[key] = compile_network(network, names, self.threads)
+                    self._variants[key] = compile_network(network, names, self.threads, self._exact)
                 except ModelError as error:
                     raise ModelError(f"{self._file.path}: {error}") from error
             self._variants.move_to_end(key)

@@ -42,7 +42,8 @@ class OnnxRuntimeEngine:
 
     name: EngineName = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, exact: bool = False) -> None:
+        """Load a file. onnxruntime's convolutions are direct products, `exact` or not."""
         self.threads = threads
         self._path = path
         self._lock = threading.Lock()

@@ -70,13 +70,16 @@ class Compiled:
         return results
 
 
-def compile_network(network: Network, names: Sequence[str], threads: int) -> Compiled:
+def compile_network(
+    network: Network, names: Sequence[str], threads: int, exact: bool = False
+) -> Compiled:
     """Compile what computes some tensors of a network and nothing else.
 
     Args:
         network: as imported; not changed.
         names: ONNX tensors, each once.
         threads: how many threads a run may use.
+        exact: whether convolutions keep to direct products.
 
     Raises:
         InputError: a tensor does not exist.
@@ -90,7 +93,7 @@ def compile_network(network: Network, names: Sequence[str], threads: int) -> Com
     values = list(dict.fromkeys(o.value for o in graph.outputs if o.value not in graph.inputs))
     used = {name for node in graph.nodes for name in node.inputs}
     inputs = [name for name in graph.inputs if name in used]
-    program = lower(graph, inputs, values, threads) if values else None
+    program = lower(graph, inputs, values, threads, exact) if values else None
     batched = [name for name in graph.inputs if has_batch(graph.shape(name))]
     return Compiled(
         names=tuple(names),

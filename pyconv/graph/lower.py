@@ -13,7 +13,9 @@ from pyconv.graph.batch import text as shape_text
 from pyconv.graph.ir import Graph
 
 
-def lower(graph: Graph, inputs: list[str], outputs: list[str], threads: int) -> _core.Program:
+def lower(
+    graph: Graph, inputs: list[str], outputs: list[str], threads: int, exact: bool = False
+) -> _core.Program:
     """Build the program.
 
     Args:
@@ -21,6 +23,7 @@ def lower(graph: Graph, inputs: list[str], outputs: list[str], threads: int) -> 
         inputs: the values that each run is given, in order.
         outputs: the values that each run returns, in order, each once.
         threads: how many threads a run may use.
+        exact: whether convolutions keep to direct products.
 
     Raises:
         ModelError: the native engine refuses a step.
@@ -32,6 +35,8 @@ def lower(graph: Graph, inputs: list[str], outputs: list[str], threads: int) -> 
     for node in graph.nodes:
         operands = [ids[name] for name in node.inputs]
         attributes = {name: _native(value) for name, value in node.attributes.items()}
+        if node.op == "conv2d":
+            attributes["exact"] = int(exact)
         shape = graph.shape(node.output)
         try:
             ids[node.output] = builder.add(node.op, operands, attributes, name=node.tensors[-1])
