@@ -5,7 +5,7 @@ A new one is a function here that returns a `Runner`, and a row in `CONTESTANTS`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,10 +41,11 @@ class Contestant:
     load: Callable[[Path, int], Runner]
 
 
-def _native(path: Path, threads: int) -> Runner:
+def _native(path: Path, threads: int, *, exact: bool = False) -> Runner:
     from pyconv.model import load
 
-    return Runner(call=load(path, engine="native", threads=threads).run, outputs=dict)
+    model = load(path, engine="native", threads=threads, exact=exact)
+    return Runner(call=model.run, outputs=dict)
 
 
 def _onnxruntime(path: Path, threads: int) -> Runner:
@@ -64,3 +65,21 @@ CONTESTANTS: Mapping[str, Contestant] = {
     "onnxruntime": Contestant("onnxruntime", _onnxruntime),
 }
 """By name. The first is the one that the ratios are about."""
+
+
+def chosen(peers: Sequence[str] | None, *, exact: bool = False) -> dict[str, Contestant]:
+    """The engines, and other runtimes beside them.
+
+    Args:
+        peers: their names, of those in `pyconv.bench.peers.PEERS`; empty for all that are
+            installed, None for none.
+        exact: whether native keeps convolutions to direct products.
+
+    Raises:
+        MissingExtraError: one that was named is not installed.
+        InputError: all were asked for, and none is installed.
+    """
+    from pyconv.bench.peers import installed
+
+    found = {**CONTESTANTS, "native": Contestant("pyconv", partial(_native, exact=exact))}
+    return found if peers is None else found | installed(peers)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HELP = "compare the engines' speed"
 
+PEERS = ("openvino", "torch", "xla", "litert")
 _PICTURES = (".png", ".svg", ".pdf")
 _REDRAW_SECONDS = 0.25
 
@@ -52,6 +53,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[1, 2] if (os.cpu_count() or 1) > 1 else [1],
         metavar="N",
         help="threads a call; one or several (default: 1, and 2 where there are two cores)",
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        metavar="NAME",
+        help="take other runtimes in: openvino, torch, xla (TensorFlow's), litert; without names, "
+        "all that are installed",
+    )
+    parser.add_argument(
+        "--isa",
+        metavar="LEVEL",
+        help="run native at this instruction set: baseline, avx2 or avx512 (default: the best of "
+        "this CPU)",
+    )
+    parser.add_argument(
+        "--exact", action="store_true", help="keep native's convolutions to direct products"
     )
     parser.add_argument(
         "--seconds",
@@ -85,6 +103,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """examples:
   pyconv bench
   pyconv bench fashion --batch 1 256 --threads 1 --seconds 5
+  pyconv bench fashion --peers openvino litert --threads 1
   pyconv bench my-network.onnx --json bench.json --plot bench.png
   pyconv bench digits --json | jq '.cells[].ratios.onnxruntime.median'
 
@@ -97,16 +116,19 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pyconv import bundled
-    from pyconv.bench import Budget, compare, plot, table
+    from pyconv.bench import Budget, compare, contestants, plot, table
 
     if args.plot is not None:
         plot.require_matplotlib()
+    if args.isa is not None:
+        os.environ["PYCONV_ISA"] = args.isa  # read when the extension module first computes
     with _progress() as progress:
         report = compare(
             args.models or bundled.names(),
             args.batch,
             args.threads,
             Budget(args.seconds, args.rounds),
+            contestants=contestants.chosen(args.peers, exact=args.exact),
             progress=progress,
         )
     if args.json is not None:
