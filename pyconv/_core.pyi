@@ -76,6 +76,8 @@ class Program:
 
     def run(self, inputs: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Compute the outputs from float32 arrays, in the order of the builder's inputs."""
+    def time_steps(self, inputs: Sequence[NDArray[np.float32]]) -> list[float]:
+        """Run once and return the seconds that each step took; the threads share every step."""
     def steps(self) -> list[Step]:
         """What was compiled, in order."""
     @property

@@ -166,23 +166,38 @@ std::int64_t check_inputs(const Program& program, const std::vector<FloatArray>&
   return batch;
 }
 
-py::list run_program(const Program& program, const py::sequence& inputs) {
-  const std::vector<FloatArray> arrays = operands("program", inputs);
-  const std::int64_t batch = check_inputs(program, arrays);
-  std::vector<const float*> sources;
-  for (const FloatArray& array : arrays) sources.push_back(array.data());
-  py::list results;
-  std::vector<float*> destinations;
-  for (std::size_t i = 0; i < program.outputs(); ++i) {
-    FloatArray result = empty_array(program.output_shape(i).with_batch(batch));
-    destinations.push_back(result.mutable_data());
-    results.append(std::move(result));
+// The arrays of one call of a program.
+struct Call {
+  Call(const Program& program, const py::sequence& inputs) : arrays(operands("program", inputs)) {
+    batch = check_inputs(program, arrays);
+    for (const FloatArray& array : arrays) sources.push_back(array.data());
+    for (std::size_t i = 0; i < program.outputs(); ++i) {
+      FloatArray result = empty_array(program.output_shape(i).with_batch(batch));
+      destinations.push_back(result.mutable_data());
+      results.append(std::move(result));
+    }
   }
+
+  std::vector<FloatArray> arrays;
+  std::int64_t batch;
+  std::vector<const float*> sources;
+  std::vector<float*> destinations;
+  py::list results;
+};
+
+py::list run_program(const Program& program, const py::sequence& inputs) {
+  Call call(program, inputs);
   {
     const py::gil_scoped_release release;
-    program.run(sources, batch, destinations);
+    program.run(call.sources, call.batch, call.destinations);
   }
-  return results;
+  return call.results;
+}
+
+std::vector<double> time_steps(const Program& program, const py::sequence& inputs) {
+  const Call call(program, inputs);
+  const py::gil_scoped_release release;
+  return program.time_steps(call.sources, call.batch, call.destinations);
 }
 
 struct StepInfo {
@@ -262,6 +277,8 @@ void register_program(py::module_& module) {
   py::class_<Program>(module, "Program", "A compiled network; safe to run from many threads at once.")
       .def("run", &run_program, py::arg("inputs"),
            "Compute the outputs from float32 arrays, in the order of the builder's inputs.")
+      .def("time_steps", &time_steps, py::arg("inputs"),
+           "Run once and return the seconds that each step took; the threads share every step.")
       .def("steps", &describe, "What was compiled, in order.")
       .def_property_readonly("threads", &Program::threads, "How many threads a run uses.")
       .def_property_readonly("arena_bytes", &Program::arena_bytes,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 
 #include "base/cpu.h"
 #include "base/errors.h"
@@ -160,11 +161,26 @@ void Program::run(std::span<const float* const> inputs, std::int64_t batch,
   give_back(std::move(contexts));
 }
 
+std::vector<double> Program::time_steps(std::span<const float* const> inputs, std::int64_t batch,
+                                        std::span<float* const> outputs) const {
+  std::vector<double> seconds(parts_.steps.size(), 0.0);
+  std::vector<std::unique_ptr<Context>> contexts = take_contexts();
+  for (std::int64_t first = 0; first < batch; first += chunk_) {
+    run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, contexts, seconds);
+  }
+  give_back(std::move(contexts));
+  return seconds;
+}
+
 // Takes a few images through all steps. With one context the calling thread does it alone; with several,
 // one for each thread, the threads share every step.
-void Program::run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts) const {
+void Program::run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts,
+                        std::span<double> seconds) const {
+  using Clock = std::chrono::steady_clock;
   Context& own = *contexts[0];
-  for (const Step& step : parts_.steps) {
+  for (std::size_t s = 0; s < parts_.steps.size(); ++s) {
+    const Step& step = parts_.steps[s];
+    const Clock::time_point start = seconds.empty() ? Clock::time_point{} : Clock::now();
     own.arguments.clear();
     for (const int input : step.inputs) {
       own.arguments.push_back({address(input, images, own), shape_of(input).with_batch(images.count)});
@@ -182,6 +198,7 @@ void Program::run_steps(const Images& images, std::span<const std::unique_ptr<Co
         step.op->run(arguments, output, range, contexts[static_cast<std::size_t>(thread)]->workspace.data());
       });
     }
+    if (!seconds.empty()) seconds[s] += std::chrono::duration<double>(Clock::now() - start).count();
   }
   copy_outputs(images, own);
 }

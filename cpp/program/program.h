@@ -66,6 +66,11 @@ class Program {
   // tensors of the inputs' and outputs' shapes; they must not overlap.
   void run(std::span<const float* const> inputs, std::int64_t batch, std::span<float* const> outputs) const;
 
+  // The same, with the wall-clock seconds that each step took. The threads share each step here, so that
+  // there is one time for it.
+  std::vector<double> time_steps(std::span<const float* const> inputs, std::int64_t batch,
+                                 std::span<float* const> outputs) const;
+
  private:
   // The memory of one thread for one call.
   struct Context {
@@ -84,7 +89,9 @@ class Program {
   const Shape& shape_of(int value) const { return parts_.values[static_cast<std::size_t>(value)].shape; }
   void plan_memory();
   std::size_t place_buffers(std::int64_t images);
-  void run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts) const;
+  // Adds each step's seconds to `seconds` where that is not empty.
+  void run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts,
+                 std::span<double> seconds = {}) const;
   void copy_outputs(const Images& images, const Context& context) const;
   const float* address(int value, const Images& images, const Context& context) const;
 

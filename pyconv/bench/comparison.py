@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from pyconv import bundled
-from pyconv.bench.contestants import CONTESTANTS, Contestant
+from pyconv.bench.contestants import CONTESTANTS, Contestant, Runner
 from pyconv.bench.inputs import random_inputs
 from pyconv.bench.machine import Machine, describe, measure_peak
 from pyconv.bench.measure import Budget, Spread, interleave, paired_ratio, spread
-from pyconv.bench.report import NOISY, Cell, Refusal, Report, Subject, Timing
+from pyconv.bench.report import NOISY, Cell, Refusal, Report, StepTiming, Subject, Timing
 from pyconv.engines.base import Array
 from pyconv.errors import InputError, PyconvError
 from pyconv.model import load
@@ -36,6 +39,7 @@ def compare(
     budget: Budget,
     *,
     contestants: Mapping[str, Contestant] = CONTESTANTS,
+    layers: bool = False,
     progress: Callable[[str, float], None] = lambda _text, _share: None,
 ) -> Report:
     """Compare the contestants' speed on every model, number of threads and batch size.
@@ -46,6 +50,7 @@ def compare(
         threads: that one call may use, each at least 1.
         budget: how long each cell is measured.
         contestants: who takes part, by name. The ratios are about the first.
+        layers: whether the first is then timed step by step, too.
         progress: is told what is being measured, and which share of the benchmark is done, 0 to 1.
 
     Returns:
@@ -71,11 +76,24 @@ def compare(
         tell = partial(_tell, progress, str(subject), done, len(plan))
         tell(0.0)
         try:
-            samples, difference = _sample(subject, files[subject.model], contestants, budget, tell)
+            trial = _load(subject, files[subject.model], contestants)
+            difference = _largest_difference(trial)
+            samples = interleave(
+                {
+                    name: partial(runner.call, trial.inputs)
+                    for name, runner in trial.runners.items()
+                },
+                budget,
+                own_threads=subject.threads > 1,
+                progress=tell,
+            )
         except PyconvError as error:
             refusals.append(Refusal(subject, str(error)))
-        else:
-            cells.append(_cell(subject, flops[subject.model], difference, samples, machine))
+            continue
+        cell = _cell(subject, flops[subject.model], difference, samples, machine)
+        if layers:
+            cell = dataclasses.replace(cell, steps=_time_steps(trial, subject, budget, machine))
+        cells.append(cell)
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=machine,
@@ -87,29 +105,63 @@ def compare(
     )
 
 
-def _sample(
-    subject: Subject,
-    path: Path,
-    contestants: Mapping[str, Contestant],
-    budget: Budget,
-    tell: Callable[[float], None],
-) -> tuple[dict[str, list[float]], float]:
-    """Seconds a call by contestant, and the largest difference of their outputs."""
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What is timed in one cell: the contestants, loaded, and what they are fed."""
+
+    runners: Mapping[str, Runner]
+    inputs: dict[str, Array]
+
+
+def _load(subject: Subject, path: Path, contestants: Mapping[str, Contestant]) -> _Trial:
     runners = {name: one.load(path, subject.threads) for name, one in contestants.items()}
-    inputs = random_inputs(load(path, engine="onnxruntime").inputs, subject.batch)
-    outputs = {name: runner.outputs(runner.call(inputs)) for name, runner in runners.items()}
+    return _Trial(runners, random_inputs(load(path, engine="onnxruntime").inputs, subject.batch))
+
+
+def _largest_difference(trial: _Trial) -> float:
+    """The largest difference of the contestants' outputs from the first's."""
+    outputs = {
+        name: runner.outputs(runner.call(trial.inputs)) for name, runner in trial.runners.items()
+    }
     first, *others = outputs
-    difference = max(
+    return max(
         (_require_agreement(first, outputs[first], other, outputs[other]) for other in others),
         default=0.0,
     )
-    samples = interleave(
-        {name: partial(runner.call, inputs) for name, runner in runners.items()},
-        budget,
-        own_threads=subject.threads > 1,
-        progress=tell,
-    )
-    return samples, difference
+
+
+def _time_steps(
+    trial: _Trial, subject: Subject, budget: Budget, machine: Machine
+) -> list[StepTiming]:
+    """The first contestant's steps, each by its own median over as many runs as fit the budget."""
+    runner = next(iter(trial.runners.values()))
+    runs = [runner.time_steps(trial.inputs)]
+    end = time.perf_counter() + budget.seconds
+    while len(runs) < budget.rounds or time.perf_counter() < end:
+        runs.append(runner.time_steps(trial.inputs))
+    spreads = [spread(seconds) for seconds in zip(*runs, strict=True)]
+    total = sum(each.median for each in spreads)
+    return [
+        StepTiming(
+            name=step.name,
+            operator=step.operator,
+            algorithm=step.algorithm,
+            timing=_timing(seconds, subject, step.flops, machine),
+            share=seconds.median / total,
+        )
+        for step, seconds in zip(runner.steps, spreads, strict=True)
+    ]
+
+
+def _timing(
+    seconds: Spread, subject: Subject, flops_per_image: int | None, machine: Machine
+) -> Timing:
+    images_per_second = subject.batch / seconds.median
+    if flops_per_image is None:
+        return Timing(seconds, images_per_second, None, None)
+    gflops = flops_per_image * images_per_second / 1e9
+    peak = machine.peak_gflops * min(subject.threads, machine.cores)
+    return Timing(seconds, images_per_second, gflops, gflops / peak)
 
 
 def _cell(
@@ -120,21 +172,15 @@ def _cell(
     machine: Machine,
 ) -> Cell:
     first, *others = samples
-    peak = machine.peak_gflops * min(subject.threads, machine.cores)
-
-    def timing(seconds: Spread) -> Timing:
-        images_per_second = subject.batch / seconds.median
-        if flops_per_image is None:
-            return Timing(seconds, images_per_second, None, None)
-        gflops = flops_per_image * images_per_second / 1e9
-        return Timing(seconds, images_per_second, gflops, gflops / peak)
-
     return Cell(
         subject=subject,
         flops_per_image=flops_per_image,
         difference=difference,
         rounds=len(samples[first]),
-        timings={name: timing(spread(seconds)) for name, seconds in samples.items()},
+        timings={
+            name: _timing(spread(seconds), subject, flops_per_image, machine)
+            for name, seconds in samples.items()
+        },
         ratios={name: paired_ratio(samples[name], samples[first]) for name in others},
     )
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyconv.engines.base import Array
+from pyconv.engines.base import Array, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,14 @@ class Runner:
         call: the library's own call, with nothing of ours around it, on the inputs by name. This
             is what is timed.
         outputs: brings what `call` returned to arrays by the names of the graph's outputs.
+        steps: what the model is computed by, in order; empty where the library does not tell.
+        time_steps: runs once for the seconds that each of `steps` takes.
     """
 
     call: Callable[[dict[str, Array]], Any]
     outputs: Callable[[Any], dict[str, Array]]
+    steps: Sequence[Step] = ()
+    time_steps: Callable[[dict[str, Array]], Sequence[float]] = lambda _: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,10 @@ class Contestant:
 
 
 def _native(path: Path, threads: int, *, exact: bool = False) -> Runner:
-    from pyconv.model import load
+    from pyconv.engines.native import NativeEngine
 
-    model = load(path, engine="native", threads=threads, exact=exact)
-    return Runner(call=model.run, outputs=dict)
+    engine = NativeEngine(path, threads, exact)
+    return Runner(engine.run, dict, engine.steps(), engine.time_steps)
 
 
 def _onnxruntime(path: Path, threads: int) -> Runner:

@@ -55,6 +55,26 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class StepTiming:
+    """One step of native's program in one cell; all threads share it while it is timed.
+
+    Attributes:
+        name: the tensor that it produces, in a file exported by pyconv the last layer that it
+            computes.
+        operator: the native operator.
+        algorithm: how it is computed, and what is fused into it.
+        timing: as for a whole call.
+        share: of the time of all steps, by their medians.
+    """
+
+    name: str
+    operator: str
+    algorithm: str
+    timing: Timing
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One model at one batch size on one number of threads.
 
@@ -68,6 +88,7 @@ class Cell:
         timings: by contestant.
         ratios: the contestant's time over native's, paired round by round: how many times native
             is faster.
+        steps: native's, in order; empty unless they were asked for.
     """
 
     subject: Subject
@@ -76,6 +97,7 @@ class Cell:
     rounds: int
     timings: Mapping[str, Timing]
     ratios: Mapping[str, Spread]
+    steps: Sequence[StepTiming] = ()
 
     @property
     def noisy(self) -> bool:

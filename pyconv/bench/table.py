@@ -34,6 +34,9 @@ def render(report: Report) -> Iterator[RenderableType]:
     yield Text(header(report))
     if report.cells:
         yield _table(report)
+    for cell in report.cells:
+        if cell.steps:
+            yield _steps(cell)
     for refusal in report.refusals:
         yield Text(f"{refusal.subject}: {refusal.reason}", style="red")
     for note in report.notes:
@@ -82,6 +85,33 @@ def _add_rows(table: Table, cell: Cell, shown_model: str) -> None:
             f"{ratio.median:.2f}×" if ratio else "",
             end_section=ends,
         )
+
+
+def _steps(cell: Cell) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=f"{cell.subject}: native, step by step",
+        title_justify="left",
+    )
+    for name in ("computes", "operator", "algorithm"):
+        table.add_column(name)
+    for name in ("a call", "share", "GFLOP/s", "of peak"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for step in cell.steps:
+        timing = step.timing
+        counted = bool(timing.gflops)
+        table.add_row(
+            step.name,
+            step.operator,
+            step.algorithm,
+            duration(timing.seconds.median),
+            f"{step.share:.0%}",
+            f"{timing.gflops:.1f}" if counted else "–",
+            f"{timing.peak_share:.0%}" if counted else "–",
+        )
+    return table
 
 
 def duration(seconds: float) -> str:

@@ -63,6 +63,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "all that are installed",
     )
     parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="time native step by step, too: where its time goes, and how near each is to the peak",
+    )
+    parser.add_argument(
         "--isa",
         metavar="LEVEL",
         help="run native at this instruction set: baseline, avx2 or avx512 (default: the best of "
@@ -103,6 +108,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """examples:
   pyconv bench
   pyconv bench fashion --batch 1 256 --threads 1 --seconds 5
+  pyconv bench fashion --layers --batch 256 --threads 1
   pyconv bench fashion --peers openvino litert --threads 1
   pyconv bench my-network.onnx --json bench.json --plot bench.png
   pyconv bench digits --json | jq '.cells[].ratios.onnxruntime.median'
@@ -129,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
             args.threads,
             Budget(args.seconds, args.rounds),
             contestants=contestants.chosen(args.peers, exact=args.exact),
+            layers=args.layers,
             progress=progress,
         )
     if args.json is not None:

@@ -75,6 +75,15 @@ class NativeEngine:
         """See `pyconv.engines.base.Engine.steps`; empty where programs wait for shapes."""
         return self._default.steps if self._default is not None else ()
 
+    def time_steps(self, inputs: Mapping[str, Array]) -> list[float]:
+        """Run once for the seconds that each of `steps()` takes; all threads share every step.
+
+        Raises:
+            InputError: an input is missing, unknown or of the wrong shape or dtype.
+        """
+        check_inputs(self.inputs, inputs)
+        return self._default.time_steps(inputs) if self._default is not None else []
+
     def _compute(self, inputs: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
         if self.network is not None and self._same_batch(inputs):
             return self._variant(names, None).run(inputs)

@@ -69,6 +69,12 @@ class Compiled:
                 results[name] = known.at_batch(batch)
         return results
 
+    def time_steps(self, inputs: Mapping[str, Array]) -> list[float]:
+        """Compute the tensors once, for the seconds that each of `steps` takes."""
+        if self._program is None:
+            return []
+        return self._program.time_steps([inputs[name] for name in self._inputs])
+
 
 def compile_network(
     network: Network, names: Sequence[str], threads: int, exact: bool = False

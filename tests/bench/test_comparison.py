@@ -51,6 +51,19 @@ def test_compare_gives_consistent_figures_for_both_engines(network: Path) -> Non
             assert timing.peak_share == pytest.approx(timing.gflops / report.machine.peak_gflops)
 
 
+def test_layers_account_for_the_time_of_a_call() -> None:
+    report = compare(["fashion"], [64], [1], Budget(seconds=0.1, rounds=10), layers=True)
+    (cell,) = report.cells
+    assert [step.operator for step in cell.steps] == [
+        *("conv2d", "conv2d", "dense", "dense", "softmax")
+    ]
+    assert sum(step.share for step in cell.steps) == pytest.approx(1.0)
+    assert all(step.timing.seconds.median > 0 for step in cell.steps)
+    counted = sum(step.timing.gflops * step.timing.seconds.median for step in cell.steps)
+    assert counted == pytest.approx(cell.flops_per_image * 64 / 1e9, rel=0.02)
+    assert not compare(["fashion"], [1], [1], _BRIEF).cells[0].steps
+
+
 def test_compare_counts_the_peak_of_every_core_that_a_call_may_use(network: Path) -> None:
     report = compare([network], [4], [2], _BRIEF)
     peak = report.machine.peak_gflops * min(2, report.machine.cores)

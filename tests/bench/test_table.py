@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
 from rich.console import Console
 
 from pyconv.bench import table
-from pyconv.bench.report import Report
+from pyconv.bench.report import Report, StepTiming
 
 
 def _printed(report: Report) -> str:
@@ -30,6 +31,16 @@ def test_render_names_the_machine_the_refusals_and_the_notes(report: Report) -> 
     assert "A CPU · 2 cores · avx2 · peak 200 GFLOP/s a core" in text
     assert "odd, batch 1, 1 thread: not timed: they differ" in text
     assert "Note: The machine was too noisy." in text
+
+
+def test_steps_are_shown_below(report: Report) -> None:
+    timing = report.cells[0].timings["native"]
+    steps = [StepTiming("conv", "conv2d", "direct", timing, 0.75)]
+    cells = [dataclasses.replace(report.cells[0], steps=steps), *report.cells[1:]]
+    text = _printed(dataclasses.replace(report, cells=cells))
+    assert "small, batch 1, 1 thread: native, step by step" in text
+    (row,) = [line for line in text.splitlines() if "direct" in line]
+    assert row.split() == ["conv", "conv2d", "direct", "1.00", "ms", "75%", "10.0", "5%"]
 
 
 @pytest.mark.parametrize(
