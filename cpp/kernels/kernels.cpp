@@ -794,8 +794,9 @@ void softmax(const float* x, float* y, Index count, bool logarithm) {
   float sum = 0.0F;
   for (Index i = 0; i < count; ++i) sum += y[i];
   if (logarithm) {
-    const Vector total = splat(most + logf(sum));
-    map(x, y, count, [=](Vector v) { return v - total; });
+    // Not in one step: most + log(sum) would round away what is left of the elements near `most`.
+    const Vector total = splat(logf(sum));
+    map(x, y, count, [=](Vector v) { return (v - shift) - total; });
   } else {
     const Vector scale = splat(1.0F / sum);
     map(y, y, count, [=](Vector v) { return v * scale; });
