@@ -87,15 +87,23 @@ def test_interrupted_classify_ends_at_once_and_alone(tmp_path: Path) -> None:
     late = tmp_path / "late.png"  # a picture that never comes: a pipe that nobody writes to
     os.mkfifo(late)
     command = [*_PYCONV, "classify", str(bundled.samples("fashion")[0]), str(late)]
+    # A shell starts what runs behind it with SIGINT ignored, and that would be inherited.
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         writer = _open_when_read(late, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
-        assert process.stderr is not None
-        assert process.stderr.read() == "pyconv classify: interrupted\n"
-        os.close(writer)
+        try:
+            _, stderr = process.communicate(timeout=10)
+        finally:
+            process.kill()
+            os.close(writer)
+    assert process.returncode == 130
+    assert stderr == "pyconv classify: interrupted\n"
 
 
 def _open_when_read(pipe: Path, reader: subprocess.Popen[str]) -> int:
