@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs
-from pyconv.errors import InputError, ModelError
+from pyconv.errors import InputError, ModelError, UnsupportedOperatorError
 from pyconv.graph import importer, reader
-from pyconv.graph.batch import Batch, BatchError
+from pyconv.graph.batch import Batch, BatchError, Shape, at_batch
 from pyconv.graph.compiler import Compiled, compile_network
 from pyconv.graph.importer import Network
 
@@ -37,9 +37,6 @@ class NativeEngine:
         self.threads = threads
         self._exact = exact
         self._file = reader.read(path)
-        missing = importer.missing_operators(self._file)
-        if missing:
-            raise importer.unsupported(self._file, {name: name for name in missing})
         self.inputs: Sequence[TensorInfo] = self._file.inputs
         self._output_names = tuple(info.name for info in self._file.outputs)
         self._lock = threading.Lock()
@@ -111,9 +108,25 @@ class NativeEngine:
 
     def _import_for_any_batch(self) -> Network | None:
         try:
-            return importer.build(self._file, importer.batch_shapes(self._file))
+            shapes = importer.batch_shapes(self._file)
         except BatchError:
+            importer.refuse_missing_operators(self._file)
             return None
+        try:
+            return importer.build(self._file, shapes)
+        except BatchError:
+            self._refuse_what_every_run_lacks(shapes)
+            return None
+
+    def _refuse_what_every_run_lacks(self, shapes: Mapping[str, Shape]) -> None:
+        """Import for one image, so that what is unsupported is said at load."""
+        one = {name: tuple(at_batch(size, 1) for size in shape) for name, shape in shapes.items()}
+        try:
+            importer.build(self._file, one)
+        except UnsupportedOperatorError:
+            raise
+        except ModelError:
+            pass  # another batch may fit; the run that comes with one says what does not
 
     def _import_for(self, shapes: _Shapes) -> Network:
         """The graph in the IR for shapes that arrays came with."""

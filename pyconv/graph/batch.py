@@ -115,6 +115,11 @@ def fixed(size: Dim) -> int:
     return size if isinstance(size, int) else int(size)
 
 
+def at_batch(size: Dim, batch: int) -> int:
+    """The size for one batch size."""
+    return size.factor * batch if isinstance(size, Batch) else size
+
+
 def dims(values: np.ndarray[Any, Any]) -> Shape:
     """A known integer tensor as sizes."""
     return tuple(item if isinstance(item, Batch) else int(item) for item in values.reshape(-1))

@@ -17,7 +17,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from pyconv.errors import ModelError
-from pyconv.graph.batch import Batch, BatchError
+from pyconv.graph.batch import Batch, BatchError, at_batch
 from pyconv.graph.reader import OnnxNode
 
 MOST_ELEMENTS = 2**28
@@ -54,10 +54,7 @@ class Known:
         """A copy of the tensor for one batch size."""
         if not self.symbolic:
             return self.values.copy()
-        numbers = [
-            item.factor * batch if isinstance(item, Batch) else item
-            for item in self.values.reshape(-1)
-        ]
+        numbers = [at_batch(item, batch) for item in self.values.reshape(-1)]
         return np.array(numbers, self.dtype).reshape(self.values.shape)
 
 

@@ -41,11 +41,31 @@ class Network:
         return self.graph.shape(tensor) if tensor in self.graph.types else None
 
 
-def missing_operators(file: OnnxFile) -> list[str]:
-    """The operators that the native engine would have to have and lacks, sorted.
+_NONSENSE = (
+    ArithmeticError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
+"""What a node raises on its way in whose attributes or inputs are not what ONNX says."""
 
-    Nodes whose inputs are all known need no native operator.
+
+def refuse_missing_operators(file: OnnxFile) -> None:
+    """Look for operators that the native engine lacks, whatever the shapes of the inputs.
+
+    Raises:
+        UnsupportedOperatorError: naming all of them.
     """
+    missing = _missing_operators(file)
+    if missing:
+        raise _unsupported(file, {name: name for name in missing})
+
+
+def _missing_operators(file: OnnxFile) -> list[str]:
+    """Nodes whose inputs are all known need no native operator."""
     known = set(file.constants)
     missing = set()
     for node in file.nodes:
@@ -56,7 +76,7 @@ def missing_operators(file: OnnxFile) -> list[str]:
     return sorted(missing)
 
 
-def unsupported(file: OnnxFile, uses: Mapping[str, str]) -> UnsupportedOperatorError:
+def _unsupported(file: OnnxFile, uses: Mapping[str, str]) -> UnsupportedOperatorError:
     """The error that names all that is missing.
 
     Args:
@@ -100,14 +120,16 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
     Raises:
         BatchError: some tensor cannot be computed for every batch size at once.
         ModelError: the graph is not consistent.
-        UnsupportedOperatorError: a use of an operator that the native engine lacks.
+        UnsupportedOperatorError: operators that the native engine lacks, and uses of others; all
+            are named at once but for uses of what only follows from something that is missing.
     """
     graph = Graph(inputs=[info.name for info in file.inputs])
     for info in file.inputs:
         graph.types[info.name] = TensorType(shapes[info.name], info.dtype)
     network = Network(graph, {name: Known.of(array) for name, array in file.constants.items()})
-    lacking: dict[str, str] = {}
-    unusable: set[str] = set()  # what follows from something that is missing
+    lacking = {name: name for name in _missing_operators(file)}
+    stuck: BatchError | None = None
+    unusable: set[str] = set()  # what follows from something that is missing or stuck
     for node in file.nodes:
         if any(name in unusable for name in node.inputs):
             unusable.update(node.outputs)
@@ -117,10 +139,16 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
         except Unsupported as use:
             lacking.setdefault(node.operator, str(use))
             unusable.update(node.outputs)
-        except ModelError as error:
-            raise ModelError(f"{file.path}: {node}: {error}") from error
+        except BatchError as error:
+            stuck = stuck or error
+            unusable.update(node.outputs)
+        except (ModelError, *_NONSENSE) as error:
+            problem = str(error) or type(error).__name__
+            raise ModelError(f"{file.path}: {node}: {problem}") from error
     if lacking:
-        raise unsupported(file, lacking)
+        raise _unsupported(file, lacking)
+    if stuck is not None:
+        raise stuck
     return network
 
 

@@ -119,7 +119,7 @@ class Graph:
     def add_constant(self, array: NDArray[Any], base: str = "constant") -> str:
         """Take up an operand that never changes; returns its name."""
         name = self.fresh(base)
-        self.constants[name] = np.ascontiguousarray(array, np.float32)
+        self.constants[name] = np.asarray(array, np.float32, order="C")
         self.types[name] = TensorType(self.constants[name].shape)
         return name
 

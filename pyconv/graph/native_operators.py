@@ -177,6 +177,8 @@ def _global_pool2d(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
 def _dense(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
     (x,) = inputs
     weights = attributes["weights"].shape
+    if x and isinstance(x[-1], Batch):
+        raise BatchError(f"a matrix product over the batch of {text(x)}")
     if not x or x[-1] != weights[0]:
         raise ModelError(f"a matrix of shape {weights} does not fit x of shape {text(x)}")
     return (*x[:-1], weights[1])

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from pyconv.errors import UnsupportedOperatorError
+from pyconv.engines.native import NativeEngine
+from pyconv.errors import ModelError, UnsupportedOperatorError
 from pyconv.graph import importer, reader
 from pyconv.graph.batch import Batch, BatchError
 from pyconv.graph.constants import Known, evaluate
@@ -213,3 +214,101 @@ def test_other_operators_on_the_batch_are_left_to_run_time(write_onnx: Write) ->
     sizes = Known.of(np.array([Batch(), 3], object))
     with pytest.raises(BatchError):
         evaluate(file.nodes[1], [sizes, sizes], 18)
+
+
+def test_missing_operators_and_missing_uses_are_named_together(
+    write_onnx: Write, assert_agrees: Agree
+) -> None:
+    nodes = [
+        helper.make_node("Cos", ["x"], ["a"]),
+        helper.make_node("Sin", ["a"], ["b"]),
+        helper.make_node("MatMul", ["x", "x"], ["y"]),
+    ]
+    with pytest.raises(UnsupportedOperatorError, match=r"Cos, MatMul with a computed.*, Sin") as e:
+        assert_agrees(write_onnx(nodes, {"x": [3, 3]}))
+    assert e.value.operators == ["Cos", "MatMul", "Sin"]
+
+
+def test_what_is_missing_behind_a_moved_batch_is_said_at_load(write_onnx: Write) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["moved"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["moved", "moved"], ["y"]),
+    ]
+    path = write_onnx(nodes, {"x": ["n", 3, 3]})
+    with pytest.raises(UnsupportedOperatorError, match="MatMul with a computed second factor"):
+        NativeEngine(path)
+
+
+def test_missing_operators_are_named_at_load_for_free_sizes_too(write_onnx: Write) -> None:
+    path = write_onnx([helper.make_node("Cos", ["x"], ["y"])], {"x": ["n", "height", "width"]})
+    with pytest.raises(UnsupportedOperatorError, match="Cos"):
+        NativeEngine(path)
+
+
+def test_a_file_for_some_batches_only_loads(write_onnx: Write, assert_agrees: Agree) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "two"], ["a"]),  # two images: another batch cannot
+        helper.make_node("Relu", ["a"], ["y"]),
+    ]
+    path = write_onnx(nodes, {"x": ["n", 4]}, {"two": _ints(2, 4)})
+    assert_agrees(path, (2,))
+    with pytest.raises(ModelError, match=f"{path}.*Reshape"):
+        NativeEngine(path).run({"x": np.zeros((3, 4), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("operator", "constant"),
+    [
+        ("Reshape", np.array([np.nan], np.float32)),
+        ("Reshape", np.array([np.inf], np.float32)),
+        ("Gemm", np.ones(3, np.float32)),
+        ("MatMul", np.array(2, np.float32)),
+        ("Expand", np.array([2**62, 2**62, 3])),
+        ("Tile", np.array([1])),
+    ],
+    ids=str,
+)
+def test_nonsense_is_an_error_that_names_file_and_node(
+    write_onnx: Write, operator: str, constant: np.ndarray
+) -> None:
+    path = write_onnx(
+        [helper.make_node(operator, ["x", "c"], ["y"])], {"x": [2, 3]}, {"c": constant}
+    )
+    with pytest.raises(ModelError, match=f"{path}.*{operator}"):
+        NativeEngine(path)
+
+
+def test_a_tensor_without_axes_keeps_none(write_onnx: Write, assert_agrees: Agree) -> None:
+    nodes = [
+        helper.make_node("ReduceMin", ["x"], ["least"], keepdims=0),
+        helper.make_node("Mean", ["least", "least"], ["y"]),
+    ]
+    assert_agrees(write_onnx(nodes, {"x": [2, 3]}))
+
+
+def test_padding_a_tensor_without_axes_does_nothing(write_onnx: Write) -> None:
+    nodes = [helper.make_node("Pad", ["x", "pads"], ["y"])]  # onnxruntime refuses it
+    path = write_onnx(nodes, {"x": []}, {"pads": _ints()})
+    (y,) = NativeEngine(path).run({"x": np.array(3, np.float32)}).values()
+    assert y.shape == ()
+    assert y == 3
+
+
+def test_a_batch_that_is_summed_over_by_a_matrix(write_onnx: Write, assert_agrees: Agree) -> None:
+    path = write_onnx(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"x": ["n"]},
+        {"w": np.ones((3, 2), np.float32)},
+    )
+    assert_agrees(path, (3,))
+    with pytest.raises(ModelError, match=r"matrix of shape \(3, 2\) does not fit .*\(2,\)"):
+        NativeEngine(path).run({"x": np.zeros(2, np.float32)})
+
+
+def test_arithmetic_on_maps_without_elements(write_onnx: Write, assert_agrees: Agree) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], axis=0),
+        helper.make_node("Sub", ["flat", "nothing"], ["y"]),
+    ]
+    path = write_onnx(nodes, {"x": [0, 5, 1]}, {"nothing": np.zeros(0, np.float32)})
+    assert_agrees(path)

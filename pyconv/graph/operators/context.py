@@ -97,7 +97,7 @@ class Context:
             self._check_dtype(self._graph.types[name].dtype)
             return name
         if name not in self._graph.constants:
-            array = np.ascontiguousarray(self.weights(index)).reshape(
+            array = np.asarray(self.weights(index), order="C").reshape(
                 self._known[name].values.shape
             )
             self._graph.constants[name] = array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pyconv.errors import ModelError
 from pyconv.graph.native_operators import broadcast
 from pyconv.graph.operators.context import Context
 from pyconv.graph.operators.registry import Unsupported, onnx_operator
@@ -25,6 +26,8 @@ def _gemm(context: Context) -> None:
         raise Unsupported("Gemm with a computed second factor")
     # alpha · A' · B' + beta · C, where A' and B' may be transposed.
     matrix = context.weights(1)
+    if matrix.ndim != 2:
+        raise ModelError(f"expected a second factor of 2 axes, got {matrix.ndim}")
     if context.attribute("transB", 0):
         matrix = matrix.T
     matrix = matrix * np.float32(context.attribute("alpha", 1.0))

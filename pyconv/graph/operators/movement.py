@@ -44,7 +44,7 @@ def _pad(context: Context) -> None:
         pads[axis] = fixed(given[place])
         pads[rank + axis] = fixed(given[len(axes) + place])
     mode = context.attribute("mode", "constant")
-    if min(pads) < 0:  # first cut off what negative pads take, then pad
+    if any(pad < 0 for pad in pads):  # first cut off what negative pads take, then pad
         x = context.emit(
             "slice",
             x,

@@ -57,6 +57,6 @@ def channel_constant(array: NDArray[np.float32], channels: Dim) -> NDArray[np.fl
     """
     if array.size == 1:
         return array.reshape(1)
-    if array.size == channels and array.shape[-1] == channels:
+    if array.size == channels != 0 and array.shape[-1] == channels:
         return array.reshape(-1)
     return None
