@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
 
     signature = [tf.TensorSpec((None, *input_shape), tf.float32, name=input_name)]
     try:
-        with _without_xla(), _constant_statistics(model), _quiet():
+        with _without_xla(), _scopes_of_any_name(), _constant_statistics(model), _quiet():
             proto, _ = tf2onnx.convert.from_function(
                 # Without autograph: it rewrites Python code that it has no business in.
                 tf.function(inference, autograph=False),
@@ -103,6 +104,23 @@ def _without_xla() -> Iterator[None]:
         yield
     finally:
         setattr(tf, "function", original)  # noqa: B010
+
+
+@contextlib.contextmanager
+def _scopes_of_any_name() -> Iterator[None]:
+    """Let layers be called as people like: TensorFlow's own scopes take few letters."""
+    tf = import_tensorflow("exporting a model")
+    original = tf.name_scope
+
+    def name_scope(name: str) -> Any:
+        allowed = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", name)
+        return original(allowed if re.match(r"[A-Za-z0-9.]", allowed) else f"layer{allowed}")
+
+    setattr(tf, "name_scope", name_scope)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(tf, "name_scope", original)  # noqa: B010
 
 
 @contextlib.contextmanager

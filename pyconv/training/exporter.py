@@ -117,8 +117,8 @@ def export(
         engines: those to compare.
 
     Raises:
-        ExportError: it is no image model, it cannot be converted, or the file would be off by more
-            than 1e-4 of an output's or layer's scale.
+        ExportError: it is no image model, it cannot be converted, or the file could not be run or
+            would be off by more than 1e-4 of an output's or layer's scale.
         ModelError: the `.keras` file is missing, broken, or uses layers that Keras does not know.
         InputError: the labels do not fit the output, or the file cannot be written.
         MissingExtraError: TensorFlow or tf2onnx is not installed.
@@ -143,7 +143,10 @@ def export(
     def write(unfinished: Path) -> None:
         nonlocal verification
         onnx.save(lean.onnx, str(unfinished))
-        verification = verify(keras_model, unfinished, {"random": random, **real}, engines)
+        try:
+            verification = verify(keras_model, unfinished, {"random": random, **real}, engines)
+        except ModelError as error:
+            raise ExportError(str(error).replace(str(unfinished), str(path))) from error
 
     try:
         write_atomically(path, write)

@@ -102,10 +102,8 @@ def verify(
         try:
             models.append(load(path, engine=engine))
         except UnsupportedOperatorError as error:
-            warnings.append(
-                f"the {engine} engine lacks {', '.join(error.operators)}, so it was not compared; "
-                'load the file with engine="onnxruntime"'
-            )
+            lack = str(error).removeprefix(f"{path}: ")
+            warnings.append(f"{engine} was not compared with Keras: {lack}")
     differences: list[Difference] = []
     for name, pixels in images.items():
         wanted: tuple[list[Array], dict[str, Array]] | None = None

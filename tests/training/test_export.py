@@ -380,8 +380,47 @@ def test_operator_that_native_lacks_is_a_warning(tmp_path: Path) -> None:
     exported = export(model, tmp_path / "model.onnx")
     assert exported.verification.engines == ("onnxruntime",)
     (warning,) = exported.verification.warnings
-    assert "CumSum" in warning
-    assert 'engine="onnxruntime"' in warning
+    assert warning == (
+        "native was not compared with Keras: the native engine lacks an operator that this network "
+        'needs: CumSum; load it with engine="onnxruntime"'
+    )
+
+
+def test_attention_is_for_onnxruntime(tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    image = keras.Input((4, 4, 8))
+    words = layers.Reshape((16, 8))(image)
+    attended = layers.MultiHeadAttention(2, 4)(words, words)
+    model = keras.Model(image, layers.GlobalAveragePooling1D()(attended))
+    exported = export(model, tmp_path / "model.onnx")
+    assert exported.verification.engines == ("onnxruntime",)
+    (warning,) = exported.verification.warnings
+    assert "MatMul with a computed second factor" in warning
+
+
+def test_layers_may_be_called_anything(tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    inner = keras.Sequential(
+        [keras.Input((6, 6, 4)), layers.Conv2D(3, 3, name="größe 3×3")], name="das Innere"
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, name="first (of 2)"),
+            inner,
+            layers.Flatten(name="-flat"),
+            layers.Dense(2, name="出力"),
+        ],
+        name="two words",
+    )
+    exported = export(model, tmp_path / "model.onnx")
+    names = [layer.name for layer in exported.metadata.layers]
+    assert names == ["first (of 2)", "das Innere/größe 3×3", "das Innere", "-flat", "出力"]
+    assert set(exported.verification.engines) == {"native", "onnxruntime"}
 
 
 def _several_inputs() -> object:
