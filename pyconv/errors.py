@@ -76,14 +76,14 @@ class MissingExtraError(PyconvError, ImportError):
         )
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist: what came, the nearest names, all names.
 
     >>> unknown_name("layer", "conv2", ["conv2d", "dense"])
     "there is no layer 'conv2'; did you mean 'conv2d'? (known: conv2d, dense)"
     """
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
     shown = names if len(names) <= 30 else [*names[:30], f"… {len(names) - 30} more"]
     return f"there is no {kind} {name!r}{hint} (known: {', '.join(shown) or 'none'})"

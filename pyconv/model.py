@@ -14,12 +14,24 @@ from numpy.typing import NDArray
 
 from pyconv import bundled
 from pyconv.engines import base
-from pyconv.engines.base import Array, Engine, EngineName, Step, TensorInfo, shape_text
+from pyconv.engines.base import (
+    Array,
+    Engine,
+    EngineName,
+    Step,
+    TensorInfo,
+    shape_text,
+    tensor_names,
+)
 from pyconv.errors import InputError, ModelError, unknown_name
 from pyconv.metadata import InputContract, Layer, Metadata, broken
 
 if TYPE_CHECKING:
     from pyconv.summary import Summary
+
+
+MOST_THREADS = 1024
+"""More than any machine that pyconv is meant for has use for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +63,13 @@ def load(
             activations are off by up to 1e-5 of their scale, where direct ones are by 1e-6.
 
     Raises:
-        InputError: no such engine, or fewer than one thread.
+        InputError: no such engine, or `threads` is no integer from 1 to `MOST_THREADS`.
         ModelError: the file is missing or broken, or what it says about itself is.
         UnsupportedOperatorError: the native engine lacks operators that the graph uses; all of
             them are named.
     """
-    if threads < 1:
-        raise InputError(f"threads: expected at least 1, got {threads}")
+    if not isinstance(threads, int | np.integer) or not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads: expected an integer from 1 to {MOST_THREADS}, got {threads!r}")
     path = bundled.resolve(model)
     try:
         props = {
@@ -66,7 +78,9 @@ def load(
         }
     except Exception as error:  # protobuf and onnx raise types that share no other base
         raise ModelError(f"{path}: not an ONNX file: {error}") from error
-    return Model(path, base.create(engine, path, threads, exact), Metadata.from_props(props, path))
+    return Model(
+        path, base.create(engine, path, int(threads), exact), Metadata.from_props(props, path)
+    )
 
 
 class Model:
@@ -160,8 +174,8 @@ class Model:
             InputError: `top` is below 1, or as for `predict`.
             ModelError: the network's output is no row of class scores.
         """
-        if top < 1:
-            raise InputError(f"top: expected at least 1, got {top}")
+        if not isinstance(top, int | np.integer) or top < 1:
+            raise InputError(f"top: expected an integer of at least 1, got {top!r}")
         scores = self.predict(images)
         if scores.ndim != 2:
             raise ModelError(
@@ -191,7 +205,7 @@ class Model:
             ModelError: the file gives a layer other axes than its tensor has.
         """
         known = {layer.name: layer for layer in self.layer_map}
-        names = list(known) if layers is None else list(layers)
+        names = list(known) if layers is None else tensor_names(layers)
         chosen = [known.get(name) or Layer(name, "", name, (), ()) for name in names]
         inputs = self.preprocess(images)
         try:

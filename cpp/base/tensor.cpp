@@ -22,19 +22,44 @@ Shape Shape::with_batch(std::int64_t batch) const {
 }
 
 std::int64_t Shape::count(int first, int last) const {
-  std::int64_t product = 1;
+  std::int64_t bytes = sizeof(float);
+  bool empty = false;
   bool overflows = false;
   for (int axis = first; axis < last; ++axis) {
-    overflows |= __builtin_mul_overflow(product, (*this)[axis], &product);
+    const std::int64_t size = (*this)[axis];
+    empty |= size == 0;
+    // As NumPy does: not even the strides of an empty array may overflow.
+    overflows |= __builtin_mul_overflow(bytes, size == 0 ? 1 : size, &bytes);
   }
   if (overflows) throw ArgumentError("the shape " + to_string(*this) + " has more elements than any memory");
-  return product;
+  return empty ? 0 : bytes / static_cast<std::int64_t>(sizeof(float));
 }
 
-AlignedBuffer::AlignedBuffer(std::size_t count)
-    : data_(static_cast<float*>(
-          ::operator new[](std::max<std::size_t>(count, 1) * sizeof(float), std::align_val_t(kAlignment)))),
-      size_(count) {}
+namespace {
+
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(std::size_t bytes)
+      : message_("there is no memory for an array of " + std::to_string(bytes) + " bytes") {}
+
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
+
+float* allocate(std::size_t count) {
+  const std::size_t bytes = std::max<std::size_t>(count, 1) * sizeof(float);
+  try {
+    return static_cast<float*>(::operator new[](bytes, std::align_val_t(kAlignment)));
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemory(bytes);
+  }
+}
+
+}  // namespace
+
+AlignedBuffer::AlignedBuffer(std::size_t count) : data_(allocate(count)), size_(count) {}
 
 void AlignedBuffer::Free::operator()(float* data) const {
   ::operator delete[](data, std::align_val_t(kAlignment));

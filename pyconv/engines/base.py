@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -109,6 +109,10 @@ def check_inputs(expected: Sequence[TensorInfo], inputs: Mapping[str, Array]) ->
         InputError: naming the input, what was expected and what came.
     """
     names = [info.name for info in expected]
+    if not isinstance(inputs, Mapping):
+        raise InputError(
+            f"expected a dict of arrays for the inputs {names}, got {type(inputs).__name__}"
+        )
     if set(inputs) != set(names):
         missing = [name for name in names if name not in inputs]
         unknown = [name for name in inputs if name not in names]
@@ -141,6 +145,17 @@ def check_inputs(expected: Sequence[TensorInfo], inputs: Mapping[str, Array]) ->
                 f"input {info.name!r}: expected {info.dtype} of shape {shape_text(info.shape)}, "
                 f"got {array.dtype} of shape {shape_text(array.shape)}"
             )
+
+
+def tensor_names(outputs: Sequence[str]) -> list[str]:
+    """The names of tensors that were asked for.
+
+    Raises:
+        InputError: they are one text, whose letters would be taken for names, or no sequence.
+    """
+    if isinstance(outputs, str) or not isinstance(outputs, Iterable):
+        raise InputError(f"expected a list of names, got {outputs!r}")
+    return list(outputs)
 
 
 def shape_text(shape: Sequence[int | None] | None) -> str:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs
+from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs, tensor_names
 from pyconv.errors import InputError, ModelError, UnsupportedOperatorError
 from pyconv.graph import importer, reader
 from pyconv.graph.batch import Batch, BatchError, Shape, at_batch
@@ -45,21 +45,23 @@ class NativeEngine:
         self._default: Compiled | None = None
         if self.network is not None:
             self._default = compile_network(self.network, self._output_names, threads, exact)
+        uses_all = self._default is not None and len(self._default.inputs) == len(self.inputs)
+        self._direct = self._default if uses_all else None
         self.outputs: Sequence[TensorInfo] = [self._completed(i) for i in self._file.outputs]
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
         """See `pyconv.engines.base.Engine.run`."""
-        default = self._default
-        if outputs is None and default is not None and len(inputs) == len(default.inputs):
+        if outputs is None and self._direct is not None:
             # The program checks its inputs itself; what does not fit is explained below.
             try:
-                return default.run(inputs)
-            except (InputError, KeyError):
+                if len(inputs) == len(self.inputs):
+                    return self._direct.run(inputs)
+            except (InputError, KeyError, TypeError):
                 pass
         check_inputs(self.inputs, inputs)
-        names = self._output_names if outputs is None else tuple(outputs)
+        names = self._output_names if outputs is None else tensor_names(outputs)
         results = self._compute(inputs, tuple(dict.fromkeys(names)))
         return {name: results[name] for name in names}
 

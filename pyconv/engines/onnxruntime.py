@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs
+from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs, tensor_names
 from pyconv.errors import InputError, ModelError, unknown_name
 
 _DTYPES = {
@@ -58,7 +58,7 @@ class OnnxRuntimeEngine:
     ) -> dict[str, Array]:
         """See `pyconv.engines.base.Engine.run`."""
         check_inputs(self.inputs, inputs)
-        wanted = list(outputs) if outputs is not None else self._output_names
+        wanted = tensor_names(outputs) if outputs is not None else self._output_names
         session = self._session_for(wanted)
         # A graph input may be asked for like any tensor; onnxruntime does not return inputs.
         computed = [name for name in dict.fromkeys(wanted) if name not in inputs]
