@@ -4,6 +4,7 @@
 - `machine`: the processor and its measured peak.
 - `contestants`: who is compared; `inputs`: what they are fed.
 - `comparison`: `compare`, which puts these together; `report`: what it returns, as plain data.
+- `earlier`: a report beside an earlier one.
 - `table` and `plot`: the report for people.
 """
 

@@ -120,6 +120,37 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A figure beside that of an earlier benchmark.
+
+    Attributes:
+        subject: the cell.
+        contestant: whose figure it is.
+        before: seconds of a call then.
+        now: and now.
+        ratio_before: the contestant's time over native's then; None for native itself.
+        ratio_now: and now.
+    """
+
+    subject: Subject
+    contestant: str
+    before: Spread
+    now: Spread
+    ratio_before: Spread | None
+    ratio_now: Spread | None
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster it is now, by the medians."""
+        return self.before.median / self.now.median
+
+    @property
+    def clear(self) -> bool:
+        """Whether the middle halves of the samples lie apart."""
+        return self.before.q1 > self.now.q3 or self.now.q1 > self.before.q3
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A whole benchmark.
 
@@ -131,6 +162,7 @@ class Report:
         cells: in the order of models, threads, batches.
         refusals: what was not timed, and why.
         notes: sentences on what may have disturbed the measurement.
+        changes: since an earlier benchmark; empty unless there was one to compare with.
     """
 
     created: str
@@ -140,10 +172,13 @@ class Report:
     cells: Sequence[Cell]
     refusals: Sequence[Refusal]
     notes: Sequence[str]
+    changes: Sequence[Change] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types, described in docs/benchmarks.md."""
         values = {"schema": SCHEMA, **dataclasses.asdict(self)}
         for values_of_cell, cell in zip(values["cells"], self.cells, strict=True):
             values_of_cell["noisy"] = cell.noisy
+        for values_of_change, change in zip(values["changes"], self.changes, strict=True):
+            values_of_change |= {"speedup": change.speedup, "clear": change.clear}
         return values

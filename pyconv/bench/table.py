@@ -37,6 +37,8 @@ def render(report: Report) -> Iterator[RenderableType]:
     for cell in report.cells:
         if cell.steps:
             yield _steps(cell)
+    if report.changes:
+        yield _changes(report)
     for refusal in report.refusals:
         yield Text(f"{refusal.subject}: {refusal.reason}", style="red")
     for note in report.notes:
@@ -110,6 +112,38 @@ def _steps(cell: Cell) -> Table:
             f"{step.share:.0%}",
             f"{timing.gflops:.1f}" if counted else "–",
             f"{timing.peak_share:.0%}" if counted else "–",
+        )
+    return table
+
+
+def _changes(report: Report) -> Table:
+    first = next(iter(report.cells[0].timings))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title="Beside the earlier figures",
+        title_justify="left",
+        caption="faster: the earlier median over this one; ≈ where the quartiles overlap.",
+        caption_justify="left",
+    )
+    table.add_column("model")
+    for name in ("batch", "threads"):
+        table.add_column(name, justify="right")
+    table.add_column("engine")
+    for name in ("then", "now", "faster", f"÷ {first} then", "now"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for change in report.changes:
+        table.add_row(
+            change.subject.model,
+            str(change.subject.batch),
+            str(change.subject.threads),
+            change.contestant,
+            duration(change.before.median),
+            duration(change.now.median),
+            ("" if change.clear else "≈ ") + f"{change.speedup:.2f}×",
+            f"{change.ratio_before.median:.2f}×" if change.ratio_before else "",
+            f"{change.ratio_now.median:.2f}×" if change.ratio_now else "",
         )
     return table
 

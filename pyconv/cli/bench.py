@@ -100,6 +100,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "holds nothing else",
     )
     parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="FILE",
+        help="show what changed since FILE, which --json wrote",
+    )
+    parser.add_argument(
         "--plot",
         type=_picture,
         metavar="FILE",
@@ -111,6 +117,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv bench fashion --layers --batch 256 --threads 1
   pyconv bench fashion --peers openvino litert --threads 1
   pyconv bench my-network.onnx --json bench.json --plot bench.png
+  pyconv bench my-network.onnx --compare bench.json
   pyconv bench digits --json | jq '.cells[].ratios.onnxruntime.median'
 
 exit status: 0 if everything was timed, 1 if a cell was refused, because the engines' outputs
@@ -122,10 +129,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pyconv import bundled
-    from pyconv.bench import Budget, compare, contestants, plot, table
+    from pyconv.bench import Budget, compare, contestants, earlier, plot, table
 
     if args.plot is not None:
         plot.require_matplotlib()
+    before = earlier.read(args.compare) if args.compare is not None else None
     if args.isa is not None:
         os.environ["PYCONV_ISA"] = args.isa  # read when the extension module first computes
     with _progress() as progress:
@@ -138,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
             layers=args.layers,
             progress=progress,
         )
+    if before is not None:
+        report = earlier.compare_with(report, before)
     if args.json is not None:
         _write_json(report, args.json)
     if args.json != "-":

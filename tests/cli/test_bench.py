@@ -38,6 +38,19 @@ def test_bench_writes_the_files_asked_for(
     assert "digits" in capsys.readouterr().out
 
 
+def test_bench_compares_with_an_earlier_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "bench.json"
+    assert main(["bench", "digits", *_BRIEF, "--json", str(figures)]) == 0
+    capsys.readouterr()
+    assert main(["bench", "digits", *_BRIEF, "--compare", str(figures)]) == 0
+    text = capsys.readouterr().out
+    assert "Beside the earlier figures" in text
+    assert main(["bench", "digits", "--compare", str(tmp_path / "none.json")]) == 1
+    assert "cannot read the earlier figures" in capsys.readouterr().err
+
+
 def test_bench_of_a_missing_model_says_which(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nowhere"]) == 1
     assert "there is no model 'nowhere'" in capsys.readouterr().err
