@@ -21,8 +21,8 @@ std::string list_text(const std::vector<std::int64_t>& values) {
 
 std::int64_t WindowAxis::output_size(std::int64_t size, bool ceil_mode) const {
   const std::int64_t room = size + pad_begin + pad_end - extent();
-  if (room < 0) return 0;
-  if (!ceil_mode) return room / stride + 1;
+  if (!ceil_mode) return room < 0 ? 0 : room / stride + 1;
+  if (room <= -stride) return 0;
   const std::int64_t outputs = (room + stride - 1) / stride + 1;
   return (outputs - 1) * stride >= size + pad_begin ? outputs - 1 : outputs;
 }

@@ -23,7 +23,8 @@ struct WindowAxis {
   // The input under tap 0 of output o.
   std::int64_t begin(std::int64_t o) const { return o * stride - pad_begin; }
   // How many outputs an axis of `size` gives, as ONNX's Conv and MaxPool define it; with ceil_mode a last
-  // window may hang over the end if it starts before it. At most 0 where the window does not fit.
+  // window may hang over the end, by less than a stride, if it starts before it: the only one too. At most 0
+  // where the window does not fit.
   std::int64_t output_size(std::int64_t size, bool ceil_mode) const;
   // The first of `outputs` outputs whose taps all lie inside [0, size), and the one after the last; {0, 0}
   // where there are none.

@@ -147,11 +147,13 @@ std::int64_t whole_windows(std::int64_t padded, std::int64_t extent, std::int64_
 }
 
 // How many windows an axis takes. With ceil_mode the windows go on until one reaches the end of the padded
-// axis, but none begins behind the elements, in the padding at the end.
+// axis, but none begins behind the elements, in the padding at the end; a first one that is longer than the
+// axis hangs over it by less than a stride.
 std::int64_t windows(std::int64_t size, std::int64_t begin, std::int64_t end, std::int64_t extent,
                      std::int64_t stride, bool ceil_mode) {
   const std::int64_t whole = whole_windows(size + begin + end, extent, stride);
-  if (!ceil_mode || whole == 0) return whole;
+  if (!ceil_mode) return whole;
+  if (whole == 0) return extent - (size + begin + end) < stride ? 1 : 0;
   const bool reaches_end = (whole - 1) * stride + extent == size + begin + end;
   const bool begins_inside = whole * stride < size + begin;
   return !reaches_end && begins_inside ? whole + 1 : whole;

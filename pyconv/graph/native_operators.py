@@ -100,13 +100,14 @@ def window_output(
 ) -> int:
     """How many outputs a sliding window has along one axis, as ONNX's Conv and MaxPool say.
 
-    With `ceil_mode` a last window may hang over the end if it starts before it.
+    With `ceil_mode` a last window may hang over the end, by less than a stride, if it starts before
+    it: the only one too.
     """
     room = size + sum(pads) - ((kernel - 1) * dilation + 1)
-    if room < 0:
-        return 0
     if not ceil_mode:
-        return room // stride + 1
+        return room // stride + 1 if room >= 0 else 0
+    if room <= -stride:
+        return 0
     outputs = -(-room // stride) + 1
     return outputs - 1 if (outputs - 1) * stride >= size + pads[0] else outputs
 
