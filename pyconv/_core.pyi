@@ -1,8 +1,8 @@
 """pyconv's engine in C++; use it through the package pyconv.
 
-Arrays are float32 and channels last; other layouts in memory are copied, other dtypes refused. What
-does not fit raises `pyconv.InputError`. The operators, their inputs and their attributes are the
-table in docs/architecture.md, "The native operators".
+Arrays are channels last; other layouts in memory are copied. Most operators take float32 and
+nothing else. What does not fit raises `pyconv.InputError`. The operators, their inputs, the dtypes
+of these and their attributes are the table in docs/architecture.md, "The native operators".
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ def operators() -> list[str]:
 
 def run_operator(
     name: str,
-    inputs: Sequence[NDArray[np.float32]],
+    inputs: Sequence[NDArray[Any]],
     attributes: Mapping[str, Any],
     isa: str | None = None,
-) -> NDArray[np.float32]:
-    """Run one operator on float32 arrays, channels last; raises InputError for what does not fit.
+) -> NDArray[Any]:
+    """Run one operator on arrays, channels last; raises InputError for what does not fit.
 
     Args:
         name: one of `operators()`.
@@ -46,7 +46,7 @@ def run_operator(
     """
 
 def reference_operator(
-    name: str, inputs: Sequence[NDArray[np.float32]], attributes: Mapping[str, Any]
+    name: str, inputs: Sequence[NDArray[Any]], attributes: Mapping[str, Any]
 ) -> NDArray[np.float64]:
     """The same by naive loops in double precision: the oracle of the tests."""
 
@@ -74,9 +74,9 @@ class Step:
 class Program:
     """A compiled network; safe to run from many threads at once."""
 
-    def run(self, inputs: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Compute the outputs from float32 arrays, in the order of the builder's inputs."""
-    def time_steps(self, inputs: Sequence[NDArray[np.float32]]) -> list[float]:
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute the outputs from arrays, in the order of the builder's inputs."""
+    def time_steps(self, inputs: Sequence[NDArray[Any]]) -> list[float]:
         """Run once and return the seconds that each step took; the threads share every step."""
     def steps(self) -> list[Step]:
         """What was compiled, in order."""
@@ -96,9 +96,9 @@ class ProgramBuilder:
 
     def __init__(self, isa: str | None = None) -> None:
         """Begin a program for an ISA level; None is the one in use."""
-    def input(self, name: str, shape: Sequence[int]) -> int:
+    def input(self, name: str, shape: Sequence[int], dtype: str = "float32") -> int:
         """A tensor given at each run; -1 in axis 0 is the batch."""
-    def constant(self, array: NDArray[np.float32]) -> int:
+    def constant(self, array: NDArray[Any]) -> int:
         """A tensor that never changes; copied."""
     def add(
         self, operator: str, inputs: Sequence[int], attributes: Mapping[str, Any], name: str = ""
@@ -106,5 +106,7 @@ class ProgramBuilder:
         """What an operator makes of other values."""
     def shape(self, value: int) -> list[int]:
         """A value's shape; -1 is the batch."""
+    def dtype(self, value: int) -> str:
+        """A value's dtype, as NumPy names it."""
     def build(self, outputs: Sequence[int], threads: int = 1) -> Program:
         """The program that computes these values; the builder is empty afterwards."""

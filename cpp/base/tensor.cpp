@@ -22,7 +22,8 @@ Shape Shape::with_batch(std::int64_t batch) const {
 }
 
 std::int64_t Shape::count(int first, int last) const {
-  std::int64_t bytes = sizeof(float);
+  constexpr std::int64_t kLargest = sizeof(double);  // of any element
+  std::int64_t bytes = kLargest;
   bool empty = false;
   bool overflows = false;
   for (int axis = first; axis < last; ++axis) {
@@ -32,7 +33,7 @@ std::int64_t Shape::count(int first, int last) const {
     overflows |= __builtin_mul_overflow(bytes, size == 0 ? 1 : size, &bytes);
   }
   if (overflows) throw ArgumentError("the shape " + to_string(*this) + " has more elements than any memory");
-  return empty ? 0 : bytes / static_cast<std::int64_t>(sizeof(float));
+  return empty ? 0 : bytes / kLargest;
 }
 
 namespace {

@@ -18,8 +18,6 @@ namespace py = pybind11;
 namespace pyconv {
 namespace {
 
-using FloatArray = py::array_t<float, py::array::c_style>;
-
 const kernels::KernelTable& level_of(const std::optional<std::string>& isa) {
   return isa ? kernels::level(*isa) : kernels::selected();
 }
@@ -31,25 +29,47 @@ Shape shape_of(const py::array& array) {
 
 std::vector<py::ssize_t> sizes_of(const Shape& shape) { return {shape.sizes().begin(), shape.sizes().end()}; }
 
-// A contiguous float32 view of a NumPy array: the array itself where it is one, else a copy. Any other
-// dtype is refused, because a silent conversion would hide what it costs.
-FloatArray float_array(const std::string& what, py::handle object) {
+// A NumPy array, contiguous, and what it holds.
+struct Operand {
+  py::array array;
+  TensorType type;
+
+  ConstTensor tensor() const { return {static_cast<const float*>(array.data()), type.shape, type.dtype}; }
+};
+
+py::dtype numpy_dtype(DType dtype) {
+  return with_type(dtype, []<class T>() { return py::dtype::of<T>(); });
+}
+
+// A contiguous view of a NumPy array: the array itself where it is contiguous, else a copy. A dtype that the
+// engine lacks is refused, because a silent conversion would hide what it costs.
+Operand operand(const std::string& what, py::handle object) {
   if (!py::isinstance<py::array>(object)) {
     throw ArgumentError(what + ": expected a NumPy array, got " +
                         py::cast<std::string>(py::type::handle_of(object).attr("__name__")));
   }
   const auto array = py::reinterpret_borrow<py::array>(object);
-  if (!py::isinstance<py::array_t<float>>(array)) {
-    throw ArgumentError(what + ": expected dtype float32, got " +
-                        py::cast<std::string>(py::str(array.dtype())) +
-                        "; convert it with .astype(numpy.float32)");
+  for (const DType dtype : kDTypes) {
+    const bool same = with_type(dtype, [&]<class T>() { return py::isinstance<py::array_t<T>>(array); });
+    if (same) {
+      const auto contiguous = py::array::ensure(array, py::array::c_style);
+      if (!contiguous) throw py::error_already_set();
+      return {contiguous, {shape_of(array), dtype}};
+    }
   }
-  return FloatArray(array);
+  throw ArgumentError(what + ": expected dtype float32, got " +
+                      py::cast<std::string>(py::str(array.dtype())) +
+                      "; convert it with .astype(numpy.float32)");
 }
 
 Array constant_of(const std::string& what, py::handle object) {
-  const FloatArray array = float_array(what, object);
-  return {shape_of(array), {array.data(), array.data() + array.size()}};
+  const Operand constant = operand(what, object);
+  if (constant.type.dtype != DType::kFloat32) {
+    throw ArgumentError(what + ": expected dtype float32, got " + to_string(constant.type.dtype) +
+                        "; convert it with .astype(numpy.float32)");
+  }
+  const ConstTensor tensor = constant.tensor();
+  return {tensor.shape, {tensor.data, tensor.data + tensor.shape.count()}};
 }
 
 std::int64_t integer_of(const std::string& what, py::handle value) {
@@ -93,40 +113,41 @@ Recycler& recycler() {
 
 // A new array. A large one uses memory again that earlier arrays have left, and begins on a cache line, which
 // NumPy does not see to by itself: kernels write whole vectors, each of which would otherwise lie across two.
-FloatArray empty_array(const Shape& shape) {
+py::array empty_array(const TensorType& type) {
   constexpr std::int64_t kLarge = 4096;
-  if (shape.count() < kLarge) return FloatArray(sizes_of(shape));
-  auto memory = std::make_unique<AlignedBuffer>(recycler().take(static_cast<std::size_t>(shape.count())));
+  const std::int64_t floats = floats_of(type.shape.count(), type.dtype);
+  if (floats < kLarge) return py::array(numpy_dtype(type.dtype), sizes_of(type.shape));
+  auto memory = std::make_unique<AlignedBuffer>(recycler().take(static_cast<std::size_t>(floats)));
   float* const data = memory->data();
   const py::capsule owner(memory.get(), [](void* buffer) {
     const std::unique_ptr<AlignedBuffer> left(static_cast<AlignedBuffer*>(buffer));
     recycler().give_back(std::move(*left));
   });
   static_cast<void>(memory.release());
-  return FloatArray(sizes_of(shape), data, owner);
+  return py::array(numpy_dtype(type.dtype), sizes_of(type.shape), data, owner);
 }
 
-std::vector<FloatArray> operands(const std::string& operation, const py::sequence& inputs) {
-  std::vector<FloatArray> arrays;
+std::vector<Operand> operands(const std::string& operation, const py::sequence& inputs) {
+  std::vector<Operand> arrays;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    arrays.push_back(float_array(operation + ": input " + std::to_string(i), inputs[i]));
+    arrays.push_back(operand(operation + ": input " + std::to_string(i), inputs[i]));
   }
   return arrays;
 }
 
-py::array_t<float> run_operator(const std::string& name, const py::sequence& inputs, const py::dict& settings,
-                                const std::optional<std::string>& isa) {
+py::array run_operator(const std::string& name, const py::sequence& inputs, const py::dict& settings,
+                       const std::optional<std::string>& isa) {
   const Attributes attributes = attributes_of(name, settings);
-  const std::vector<FloatArray> arrays = operands(name, inputs);
-  std::vector<Shape> shapes;
+  const std::vector<Operand> arrays = operands(name, inputs);
+  std::vector<TensorType> types;
   std::vector<ConstTensor> tensors;
-  for (const FloatArray& array : arrays) {
-    shapes.push_back(shape_of(array));
-    tensors.push_back({array.data(), shapes.back()});
+  for (const Operand& array : arrays) {
+    types.push_back(array.type);
+    tensors.push_back(array.tensor());
   }
-  const std::unique_ptr<Operator> op = make_operator(attributes, shapes, level_of(isa));
-  FloatArray result = empty_array(op->output_shape());
-  const Tensor output{result.mutable_data(), op->output_shape()};
+  const std::unique_ptr<Operator> op = make_operator(attributes, types, level_of(isa));
+  py::array result = empty_array({op->output_shape(), op->output_dtype()});
+  const Tensor output{static_cast<float*>(result.mutable_data()), op->output_shape(), op->output_dtype()};
   const py::gil_scoped_release release;
   AlignedBuffer workspace(op->workspace_size());
   op->run(tensors, output, {0, op->units(tensors, output)}, workspace.data());
@@ -136,8 +157,14 @@ py::array_t<float> run_operator(const std::string& name, const py::sequence& inp
 py::array_t<double> reference_operator(const std::string& name, const py::sequence& inputs,
                                        const py::dict& settings) {
   std::vector<reference::Tensor> tensors;
-  for (const FloatArray& array : operands(name, inputs)) {
-    tensors.push_back({shape_of(array), {array.data(), array.data() + array.size()}});
+  for (const Operand& array : operands(name, inputs)) {
+    tensors.push_back({array.type.shape, {}, array.type.dtype});
+    with_type(array.type.dtype, [&]<class T>() {
+      const T* values = array.tensor().as<T>();
+      const std::int64_t count = array.type.shape.count();
+      for (std::int64_t i = 0; i < count; ++i)
+        tensors.back().values.push_back(static_cast<double>(values[i]));
+    });
   }
   const reference::Tensor result = reference::run(attributes_of(name, settings), tensors);
   py::array_t<double> array(sizes_of(result.shape));
@@ -146,7 +173,7 @@ py::array_t<double> reference_operator(const std::string& name, const py::sequen
 }
 
 // The batch of the inputs of a program; throws where they do not fit it or each other.
-std::int64_t check_inputs(const Program& program, const std::vector<FloatArray>& arrays) {
+std::int64_t check_inputs(const Program& program, const std::vector<Operand>& arrays) {
   const std::size_t expected = program.input_names().size();
   if (arrays.size() != expected) {
     throw ArgumentError("program", "inputs", std::to_string(expected) + " arrays",
@@ -154,8 +181,12 @@ std::int64_t check_inputs(const Program& program, const std::vector<FloatArray>&
   }
   std::int64_t batch = 1;
   for (std::size_t i = 0; i < arrays.size(); ++i) {
-    const Shape shape = shape_of(arrays[i]);
-    const Shape& declared = program.input_shape(i);
+    const auto& [shape, dtype] = arrays[i].type;
+    const Shape& declared = program.input_type(i).shape;
+    if (dtype != program.input_type(i).dtype) {
+      throw ArgumentError("program: input " + std::to_string(i) + ": expected dtype " +
+                          to_string(program.input_type(i).dtype) + ", got " + to_string(dtype));
+    }
     if (i == 0 && declared.has_batch() && shape.rank() > 0) batch = shape[0];
     if (shape != declared.with_batch(batch)) {
       throw ArgumentError("program", "input '" + program.input_names()[i] + "'",
@@ -170,18 +201,19 @@ std::int64_t check_inputs(const Program& program, const std::vector<FloatArray>&
 struct Call {
   Call(const Program& program, const py::sequence& inputs) : arrays(operands("program", inputs)) {
     batch = check_inputs(program, arrays);
-    for (const FloatArray& array : arrays) sources.push_back(array.data());
+    for (const Operand& operand : arrays) sources.push_back(operand.array.data());
     for (std::size_t i = 0; i < program.outputs(); ++i) {
-      FloatArray result = empty_array(program.output_shape(i).with_batch(batch));
+      const auto& [shape, dtype] = program.output_type(i);
+      py::array result = empty_array({shape.with_batch(batch), dtype});
       destinations.push_back(result.mutable_data());
       results.append(std::move(result));
     }
   }
 
-  std::vector<FloatArray> arrays;
+  std::vector<Operand> arrays;
   std::int64_t batch;
-  std::vector<const float*> sources;
-  std::vector<float*> destinations;
+  std::vector<const void*> sources;
+  std::vector<void*> destinations;
   py::list results;
 };
 
@@ -261,7 +293,7 @@ void register_operators(py::module_& module) {
   module.def("operators", &operator_names, "The names of the operators.");
   module.def("run_operator", &run_operator, py::arg("name"), py::arg("inputs"), py::arg("attributes"),
              py::arg("isa") = std::nullopt,
-             "Run one operator on float32 arrays, channels last; raises InputError for what does not fit.");
+             "Run one operator on arrays, channels last; raises InputError for what does not fit.");
   module.def("reference_operator", &reference_operator, py::arg("name"), py::arg("inputs"),
              py::arg("attributes"), "The same by naive loops in double precision: the oracle of the tests.");
 }
@@ -276,7 +308,7 @@ void register_program(py::module_& module) {
 
   py::class_<Program>(module, "Program", "A compiled network; safe to run from many threads at once.")
       .def("run", &run_program, py::arg("inputs"),
-           "Compute the outputs from float32 arrays, in the order of the builder's inputs.")
+           "Compute the outputs from arrays, in the order of the builder's inputs.")
       .def("time_steps", &time_steps, py::arg("inputs"),
            "Run once and return the seconds that each step took; the threads share every step.")
       .def("steps", &describe, "What was compiled, in order.")
@@ -290,14 +322,16 @@ void register_program(py::module_& module) {
            py::arg("isa") = std::nullopt)
       .def(
           "input",
-          [](ProgramBuilder& builder, const std::string& name, const std::vector<std::int64_t>& shape) {
-            return builder.input(name, Shape{std::span(shape)});
+          [](ProgramBuilder& builder, const std::string& name, const std::vector<std::int64_t>& shape,
+             const std::string& dtype) {
+            return builder.input(name, {Shape{std::span(shape)}, parse_dtype("program", dtype)});
           },
-          py::arg("name"), py::arg("shape"), "A tensor given at each run; -1 in axis 0 is the batch.")
+          py::arg("name"), py::arg("shape"), py::arg("dtype") = "float32",
+          "A tensor given at each run; -1 in axis 0 is the batch.")
       .def(
           "constant",
           [](ProgramBuilder& builder, const py::object& array) {
-            return builder.constant(constant_of("constant", array));
+            return builder.constant(operand("constant", array).tensor());
           },
           py::arg("array"), "A tensor that never changes; copied.")
       .def(
@@ -310,10 +344,14 @@ void register_program(py::module_& module) {
       .def(
           "shape",
           [](const ProgramBuilder& builder, int value) {
-            const Shape& shape = builder.shape(value);
+            const Shape& shape = builder.type(value).shape;
             return std::vector<std::int64_t>(shape.sizes().begin(), shape.sizes().end());
           },
           py::arg("value"), "A value's shape; -1 is the batch.")
+      .def(
+          "dtype",
+          [](const ProgramBuilder& builder, int value) { return to_string(builder.type(value).dtype); },
+          py::arg("value"), "A value's dtype, as NumPy names it.")
       .def("build", &ProgramBuilder::build, py::arg("outputs"), py::arg("threads") = 1,
            "The program that computes these values; the builder is empty afterwards.");
 }

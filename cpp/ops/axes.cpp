@@ -6,9 +6,7 @@
 
 namespace pyconv {
 
-namespace {
-
-int checked_axis(const Attributes& attributes, const std::string& name, const Shape& x, std::int64_t axis) {
+int parse_axis(const Attributes& attributes, const Shape& x, const std::string& name, std::int64_t axis) {
   if (axis < -x.rank() || axis >= x.rank()) {
     throw ArgumentError(
         attributes.operation(), name,
@@ -23,16 +21,14 @@ int checked_axis(const Attributes& attributes, const std::string& name, const Sh
   return result;
 }
 
-}  // namespace
-
 int parse_axis(const Attributes& attributes, const Shape& x, std::int64_t otherwise) {
-  return checked_axis(attributes, "axis", x, attributes.integer("axis", otherwise));
+  return parse_axis(attributes, x, "axis", attributes.integer("axis", otherwise));
 }
 
 std::vector<int> parse_axes(const Attributes& attributes, const Shape& x) {
   std::vector<int> axes;
   for (const std::int64_t axis : attributes.integers("axes")) {
-    axes.push_back(checked_axis(attributes, "axes", x, axis));
+    axes.push_back(parse_axis(attributes, x, "axes", axis));
   }
   std::sort(axes.begin(), axes.end());
   axes.erase(std::unique(axes.begin(), axes.end()), axes.end());

@@ -9,6 +9,9 @@ namespace pyconv {
 // it is out of range, or is the batch (axis 0 of a shape inside a program).
 int parse_axis(const Attributes& attributes, const Shape& x, std::int64_t otherwise);
 
+// The same for a value of another attribute, `name`.
+int parse_axis(const Attributes& attributes, const Shape& x, const std::string& name, std::int64_t axis);
+
 // The same for each value of the attribute `axes`, sorted, without doubles.
 std::vector<int> parse_axes(const Attributes& attributes, const Shape& x);
 

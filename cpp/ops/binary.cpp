@@ -1,9 +1,11 @@
 #include "ops/binary.h"
 
-#include <algorithm>
+#include <cmath>
 #include <map>
+#include <type_traits>
 
 #include "base/errors.h"
+#include "ops/broadcast.h"
 
 namespace pyconv {
 
@@ -11,136 +13,187 @@ namespace {
 
 using kernels::Binary;
 
-Binary function_of(const std::string& name) {
-  static const std::map<std::string, Binary> functions = {
+const std::map<std::string, Binary>& functions() {
+  static const std::map<std::string, Binary> table = {
       {"add", Binary::kAdd},       {"subtract", Binary::kSubtract}, {"multiply", Binary::kMultiply},
       {"divide", Binary::kDivide}, {"maximum", Binary::kMaximum},   {"minimum", Binary::kMinimum},
       {"power", Binary::kPower},
   };
-  return functions.at(name);
+  return table;
 }
 
-// The shape of a's and b's broadcast. The batch goes with itself and with 1.
-Shape broadcast(const std::string& operation, const Shape& a, const Shape& b) {
-  const int rank = std::max(a.rank(), b.rank());
-  Shape result = a.rank() >= b.rank() ? a : b;
-  for (int back = 1; back <= std::min(a.rank(), b.rank()); ++back) {
-    const std::int64_t p = a[a.rank() - back];
-    const std::int64_t q = b[b.rank() - back];
-    if (p != q && p != 1 && q != 1) {
-      throw ArgumentError(operation, "b", "a shape that broadcasts with " + to_string(a), to_string(b));
-    }
-    result[rank - back] = p == 1 ? q : p;
-  }
-  for (int axis = 1; axis < rank; ++axis) {
-    if (result[axis] == kBatch) {
-      throw ArgumentError(operation, "b", "the batch in axis 0 of both operands",
-                          to_string(a) + " and " + to_string(b));
-    }
-  }
-  return result;
+enum class Comparison { kEqual, kLess, kLessOrEqual, kGreater, kGreaterOrEqual, kAnd, kOr, kXor };
+
+const std::map<std::string, Comparison>& comparisons() {
+  static const std::map<std::string, Comparison> table = {
+      {"equal", Comparison::kEqual},
+      {"less", Comparison::kLess},
+      {"less_or_equal", Comparison::kLessOrEqual},
+      {"greater", Comparison::kGreater},
+      {"greater_or_equal", Comparison::kGreaterOrEqual},
+      {"logical_and", Comparison::kAnd},
+      {"logical_or", Comparison::kOr},
+      {"logical_xor", Comparison::kXor},
+  };
+  return table;
 }
 
-// The output's axes with the two operands' strides, neighbours merged where both operands allow it. The
-// last axis is the inner loop: its strides are 0 or 1.
-struct Loops {
-  int rank = 0;
-  std::int64_t sizes[Shape::kMaxRank + 1];
-  std::int64_t a_strides[Shape::kMaxRank + 1];
-  std::int64_t b_strides[Shape::kMaxRank + 1];
-
-  Loops(const Shape& a, const Shape& b, const Shape& out) {
-    std::int64_t strides[2][Shape::kMaxRank] = {};
-    for (int operand = 0; operand < 2; ++operand) {
-      const Shape& shape = operand == 0 ? a : b;
-      std::int64_t stride = 1;
-      for (int axis = shape.rank() - 1; axis >= 0; --axis) {
-        strides[operand][axis + out.rank() - shape.rank()] = shape[axis] == 1 ? 0 : stride;
-        stride *= shape[axis];
-      }
-    }
-    for (int axis = 0; axis < out.rank(); ++axis) {
-      if (out[axis] == 1) continue;
-      const std::int64_t size = out[axis];
-      if (rank > 0 && a_strides[rank - 1] == strides[0][axis] * size &&
-          b_strides[rank - 1] == strides[1][axis] * size) {
-        sizes[rank - 1] *= size;
-      } else {
-        sizes[rank++] = size;
-      }
-      a_strides[rank - 1] = strides[0][axis];
-      b_strides[rank - 1] = strides[1][axis];
-    }
-    if (rank == 0) {
-      sizes[0] = 1;
-      a_strides[0] = b_strides[0] = 0;
-      rank = 1;
-    }
-  }
-
-  std::int64_t outer() const {
-    std::int64_t product = 1;
-    for (int axis = 0; axis + 1 < rank; ++axis) product *= sizes[axis];
-    return product;
-  }
-};
-
-class BinaryOperator final : public Operator {
+// What both kinds share: the broadcast of two operands of one dtype.
+class BinaryOperator : public Operator {
  public:
-  BinaryOperator(const Attributes& attributes, const Shape& a, const Shape& b,
-                 const kernels::KernelTable& kernels)
-      : function_(function_of(attributes.operation())), kernels_(kernels) {
-    output_shape_ = broadcast(attributes.operation(), a, b);
+  BinaryOperator(const Attributes& attributes, std::span<const TensorType> inputs) {
+    if (inputs[0].dtype != inputs[1].dtype) {
+      throw ArgumentError(attributes.operation(), "b", "dtype " + to_string(inputs[0].dtype) + " as of a",
+                          to_string(inputs[1].dtype));
+    }
+    output_shape_ = broadcast(attributes.operation(), inputs[0].shape, inputs[1].shape);
   }
 
-  // Outer rows of the merged loops, or blocks where there is but one long row.
   std::int64_t units(std::span<const ConstTensor> inputs, const Tensor& output) const override {
-    const Loops loops(inputs[0].shape, inputs[1].shape, output.shape);
-    return loops.rank > 1 ? loops.outer() : (loops.sizes[0] + kBlock - 1) / kBlock;
-  }
-
-  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
-           float*) const override {
-    const Loops loops(inputs[0].shape, inputs[1].shape, output.shape);
-    const int last = loops.rank - 1;
-    const std::int64_t a_step = loops.a_strides[last];
-    const std::int64_t b_step = loops.b_strides[last];
-    if (last == 0) {
-      const std::int64_t begin = range.begin * kBlock;
-      const std::int64_t count = std::min(range.end * kBlock, loops.sizes[0]) - begin;
-      kernels_.binary(function_, inputs[0].data + begin * a_step, a_step, inputs[1].data + begin * b_step,
-                      b_step, output.data + begin, count);
-      return;
-    }
-    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-      const float* a = inputs[0].data;
-      const float* b = inputs[1].data;
-      std::int64_t rest = unit;
-      for (int axis = last - 1; axis >= 0; --axis) {
-        const std::int64_t index = rest % loops.sizes[axis];
-        rest /= loops.sizes[axis];
-        a += index * loops.a_strides[axis];
-        b += index * loops.b_strides[axis];
-      }
-      kernels_.binary(function_, a, a_step, b, b_step, output.data + unit * loops.sizes[last],
-                      loops.sizes[last]);
-    }
+    return loops_of(inputs, output).units();
   }
 
   std::string algorithm() const override { return "elementwise"; }
   std::int64_t flops() const override { return output_shape_.count_per_image(); }
 
+ protected:
+  static BroadcastLoops<2> loops_of(std::span<const ConstTensor> inputs, const Tensor& output) {
+    return BroadcastLoops<2>({inputs[0].shape, inputs[1].shape}, output.shape);
+  }
+};
+
+template <class T>
+T combined(Binary function, T a, T b) {
+  if (function == Binary::kMaximum) return a > b || a != a ? a : b;
+  if (function == Binary::kMinimum) return a < b || a != a ? a : b;
+  if (function == Binary::kPower) {
+    return static_cast<T>(std::pow(static_cast<double>(a), static_cast<double>(b)));
+  }
+  if constexpr (std::is_integral_v<T>) {
+    if (function == Binary::kDivide) {
+      // In 64 bits only the least number has no opposite.
+      if (b == 0) return 0;
+      if (std::is_signed_v<T> && static_cast<std::int64_t>(b) == -1)
+        return combined<T>(Binary::kSubtract, 0, a);
+      return static_cast<T>(a / b);
+    }
+    const auto p = static_cast<std::uint64_t>(a);
+    const auto q = static_cast<std::uint64_t>(b);
+    if (function == Binary::kAdd) return static_cast<T>(p + q);
+    if (function == Binary::kSubtract) return static_cast<T>(p - q);
+    return static_cast<T>(p * q);
+  } else {
+    if (function == Binary::kAdd) return a + b;
+    if (function == Binary::kSubtract) return a - b;
+    if (function == Binary::kMultiply) return a * b;
+    return a / b;
+  }
+}
+
+class Arithmetic final : public BinaryOperator {
+ public:
+  Arithmetic(const Attributes& attributes, std::span<const TensorType> inputs,
+             const kernels::KernelTable& kernels)
+      : BinaryOperator(attributes, inputs),
+        function_(functions().at(attributes.operation())),
+        kernels_(kernels) {
+    output_dtype_ = inputs[0].dtype;
+    if (output_dtype_ == DType::kBool) {
+      throw ArgumentError(attributes.operation(), "a", "numbers", to_string(output_dtype_));
+    }
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
+    const BroadcastLoops<2> loops = loops_of(inputs, output);
+    const std::int64_t a_step = loops.step(0);
+    const std::int64_t b_step = loops.step(1);
+    if (output.dtype == DType::kFloat32) {
+      loops.run(range, [&](std::int64_t begin, std::int64_t count, const auto& offsets) {
+        kernels_.binary(function_, inputs[0].data + offsets[0], a_step, inputs[1].data + offsets[1], b_step,
+                        output.data + begin, count);
+      });
+      return;
+    }
+    with_type(output.dtype, [&]<class T>() {
+      if constexpr (!std::is_same_v<T, bool>) {
+        loops.run(range, [&](std::int64_t begin, std::int64_t count, const auto& offsets) {
+          const T* a = inputs[0].as<T>() + offsets[0];
+          const T* b = inputs[1].as<T>() + offsets[1];
+          T* y = output.as<T>() + begin;
+          for (std::int64_t i = 0; i < count; ++i) y[i] = combined(function_, a[i * a_step], b[i * b_step]);
+        });
+      }
+    });
+  }
+
  private:
-  static constexpr std::int64_t kBlock = 4096;
   Binary function_;
   const kernels::KernelTable& kernels_;
 };
 
+template <class T>
+bool compared(Comparison comparison, T a, T b) {
+  switch (comparison) {
+    case Comparison::kEqual:
+      return a == b;
+    case Comparison::kLess:
+      return a < b;
+    case Comparison::kLessOrEqual:
+      return a <= b;
+    case Comparison::kGreater:
+      return a > b;
+    case Comparison::kGreaterOrEqual:
+      return a >= b;
+    case Comparison::kAnd:
+      return a != T{} && b != T{};
+    case Comparison::kOr:
+      return a != T{} || b != T{};
+    case Comparison::kXor:
+      break;
+  }
+  return (a != T{}) != (b != T{});
+}
+
+class ComparisonOperator final : public BinaryOperator {
+ public:
+  ComparisonOperator(const Attributes& attributes, std::span<const TensorType> inputs)
+      : BinaryOperator(attributes, inputs), comparison_(comparisons().at(attributes.operation())) {
+    output_dtype_ = DType::kBool;
+    if (comparison_ >= Comparison::kAnd && inputs[0].dtype != DType::kBool) {
+      throw ArgumentError(attributes.operation(), "a", "dtype bool", to_string(inputs[0].dtype));
+    }
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
+    const BroadcastLoops<2> loops = loops_of(inputs, output);
+    with_type(inputs[0].dtype, [&]<class T>() {
+      loops.run(range, [&](std::int64_t begin, std::int64_t count, const auto& offsets) {
+        const T* a = inputs[0].as<T>() + offsets[0];
+        const T* b = inputs[1].as<T>() + offsets[1];
+        bool* y = output.as<bool>() + begin;
+        for (std::int64_t i = 0; i < count; ++i) {
+          y[i] = compared(comparison_, a[i * loops.step(0)], b[i * loops.step(1)]);
+        }
+      });
+    });
+  }
+
+ private:
+  Comparison comparison_;
+};
+
 }  // namespace
 
-std::unique_ptr<Operator> make_binary(const Attributes& attributes, std::span<const Shape> inputs,
+std::unique_ptr<Operator> make_binary(const Attributes& attributes, std::span<const TensorType> inputs,
                                       const kernels::KernelTable& kernels) {
-  return std::make_unique<BinaryOperator>(attributes, inputs[0], inputs[1], kernels);
+  return std::make_unique<Arithmetic>(attributes, inputs, kernels);
+}
+
+std::unique_ptr<Operator> make_comparison(const Attributes& attributes, std::span<const TensorType> inputs,
+                                          const kernels::KernelTable&) {
+  return std::make_unique<ComparisonOperator>(attributes, inputs);
 }
 
 }  // namespace pyconv

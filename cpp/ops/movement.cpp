@@ -1,9 +1,14 @@
 #include "ops/movement.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
+#include <iterator>
+#include <numeric>
 
 #include "base/errors.h"
 #include "ops/axes.h"
+#include "ops/window.h"
 
 namespace pyconv {
 
@@ -30,90 +35,144 @@ void check_length(const Attributes& attributes, const std::string& name, std::si
 class Rearrangement final : public Operator {
  public:
   static constexpr std::int64_t kOutside = -1;
+  using Offsets = std::vector<std::int64_t>;
 
   // offsets[0] is not looked at where out has the batch: images then keep their places.
-  Rearrangement(const Shape& x, const Shape& out, std::vector<std::vector<std::int64_t>> offsets, float fill)
-      : offsets_(std::move(offsets)), fill_(fill), image_floats_(x.count_per_image()) {
+  Rearrangement(const TensorType& x, const Shape& out, std::vector<Offsets> offsets, double fill)
+      : fill_(fill), image_elements_(x.shape.count_per_image()) {
     output_shape_ = out;
+    output_dtype_ = x.dtype;
+    const auto first = offsets.begin() + (out.has_batch() ? 1 : 0);
+    outer_.assign(std::make_move_iterator(first), std::make_move_iterator(offsets.end()));
     // A scalar, or only a batch, has one inner row of a single element.
-    if (out.rank() - (out.has_batch() ? 1 : 0) > 0) inner_ = offsets_.back();
-    contiguous_ = true;
-    for (std::size_t i = 0; i < inner_.size(); ++i) {
-      contiguous_ &= inner_[i] != kOutside && inner_[i] == inner_[0] + static_cast<std::int64_t>(i);
+    if (!outer_.empty()) {
+      inner_ = std::move(outer_.back());
+      outer_.pop_back();
     }
+    while (!outer_.empty() && is_run(inner_, 1) &&
+           is_run(outer_.back(), static_cast<std::int64_t>(inner_.size()))) {
+      const std::int64_t begin = inner_[0] + outer_.back()[0];
+      inner_.resize(inner_.size() * outer_.back().size());
+      std::iota(inner_.begin(), inner_.end(), begin);
+      outer_.pop_back();
+    }
+    contiguous_ = is_run(inner_, 1);
+    for (const Offsets& along : outer_) rows_ *= static_cast<std::int64_t>(along.size());
   }
 
   std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
-    return inner_.empty() ? 0 : output.shape.count() / static_cast<std::int64_t>(inner_.size());
+    return inner_.empty() ? 0 : rows_ * (output_shape_.has_batch() ? output.shape[0] : 1);
   }
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float*) const override {
-    const auto count = static_cast<std::int64_t>(inner_.size());
-    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-      float* y = output.data + unit * count;
-      const std::int64_t offset = outer_offset(output.shape, unit);
-      if (offset == kOutside) {
-        std::fill_n(y, count, fill_);
-        continue;
-      }
-      const float* x = inputs[0].data + offset;
-      if (contiguous_) {
-        std::copy_n(x + inner_[0], count, y);
-      } else {
-        for (std::int64_t i = 0; i < count; ++i) {
-          const std::int64_t from = inner_[static_cast<std::size_t>(i)];
-          y[i] = from == kOutside ? fill_ : x[from];
-        }
-      }
+    if (range.begin == range.end) return;
+    switch (size_of(output.dtype)) {
+      case 1:
+        return move_rows<std::uint8_t>(inputs[0], output, range);
+      case 2:
+        return move_rows<std::uint16_t>(inputs[0], output, range);
+      case 4:
+        return move_rows<std::uint32_t>(inputs[0], output, range);
+      default:
+        return move_rows<std::uint64_t>(inputs[0], output, range);
     }
   }
 
   std::string algorithm() const override { return "copy"; }
 
  private:
-  // Where the inner row of that number begins in x.
-  std::int64_t outer_offset(const Shape& out, std::int64_t unit) const {
-    std::int64_t offset = 0;
-    const int last = output_shape_.has_batch() && out.rank() == 1 ? 0 : out.rank() - 2;
-    for (int axis = last; axis >= 0; --axis) {
-      const std::int64_t index = unit % out[axis];
-      unit /= out[axis];
-      if (axis == 0 && output_shape_.has_batch()) {
-        offset += index * image_floats_;
-        continue;
-      }
-      const std::int64_t part = offsets_[static_cast<std::size_t>(axis)][static_cast<std::size_t>(index)];
-      if (part == kOutside) return kOutside;
-      offset += part;
+  // Whether the offsets are begin, begin + step, begin + 2 step and so on.
+  static bool is_run(const Offsets& offsets, std::int64_t step) {
+    for (std::size_t i = 0; i < offsets.size(); ++i) {
+      if (offsets[i] == kOutside || offsets[i] != offsets[0] + static_cast<std::int64_t>(i) * step)
+        return false;
     }
-    return offset;
+    return !offsets.empty();
   }
 
-  std::vector<std::vector<std::int64_t>> offsets_;
-  std::vector<std::int64_t> inner_{0};  // the offsets along the last axis
+  // The bits of `fill` as an element.
+  template <class Bits>
+  Bits fill_bits() const {
+    return with_type(output_dtype_, [&]<class T>() {
+      Bits bits{};
+      if constexpr (sizeof(T) == sizeof(Bits)) {
+        const T value = static_cast<T>(fill_);
+        std::memcpy(&bits, &value, sizeof(Bits));
+      }
+      return bits;
+    });
+  }
+
+  template <class Bits>
+  void move_rows(const ConstTensor& x, const Tensor& output, UnitRange range) const {
+    const auto count = static_cast<std::int64_t>(inner_.size());
+    const Bits fill = fill_bits<Bits>();
+    const std::size_t rank = outer_.size();
+    std::array<std::size_t, Shape::kMaxRank> index{};  // of the row in its image, axis by axis
+    std::int64_t rest = range.begin;
+    for (std::size_t axis = rank; axis-- > 0;) {
+      const auto size = static_cast<std::int64_t>(outer_[axis].size());
+      index[axis] = static_cast<std::size_t>(rest % size);
+      rest /= size;
+    }
+    const Bits* image = x.as<Bits>() + rest * image_elements_;
+    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+      Bits* y = output.as<Bits>() + unit * count;
+      std::int64_t offset = 0;
+      bool outside = false;
+      for (std::size_t axis = 0; axis < rank; ++axis) {
+        const std::int64_t part = outer_[axis][index[axis]];
+        outside |= part == kOutside;
+        offset += part;
+      }
+      if (outside) {
+        std::fill_n(y, count, fill);
+      } else if (contiguous_) {
+        std::copy_n(image + offset + inner_[0], count, y);
+      } else {
+        for (std::int64_t i = 0; i < count; ++i) {
+          const std::int64_t from = inner_[static_cast<std::size_t>(i)];
+          y[i] = from == kOutside ? fill : image[offset + from];
+        }
+      }
+      std::size_t axis = rank;
+      while (axis > 0 && ++index[axis - 1] == outer_[axis - 1].size()) index[--axis] = 0;
+      if (axis == 0) image += image_elements_;
+    }
+  }
+
+  std::vector<Offsets> outer_;  // of the axes before the last, the batch left out
+  Offsets inner_{0};            // of the last axis
   bool contiguous_;
-  float fill_;
-  std::int64_t image_floats_;
+  double fill_;
+  std::int64_t rows_ = 1;  // of an image
+  std::int64_t image_elements_;
 };
 
 class Concat final : public Operator {
  public:
-  Concat(const Attributes& attributes, std::span<const Shape> inputs) {
-    axis_ = parse_axis(attributes, inputs[0], 0);
-    output_shape_ = inputs[0];
-    for (const Shape& shape : inputs.subspan(1)) {
-      Shape expected = inputs[0];
+  Concat(const Attributes& attributes, std::span<const TensorType> inputs) {
+    axis_ = parse_axis(attributes, inputs[0].shape, 0);
+    output_shape_ = inputs[0].shape;
+    output_dtype_ = inputs[0].dtype;
+    for (const auto& [shape, dtype] : inputs.subspan(1)) {
+      Shape expected = inputs[0].shape;
       if (shape.rank() == expected.rank()) expected[axis_] = shape[axis_];
       if (shape != expected) {
         throw ArgumentError(attributes.operation(), "inputs",
                             "shapes alike but for axis " + std::to_string(axis_),
-                            to_string(inputs[0]) + " and " + to_string(shape));
+                            to_string(inputs[0].shape) + " and " + to_string(shape));
+      }
+      if (dtype != output_dtype_) {
+        throw ArgumentError(attributes.operation(), "inputs", "one dtype",
+                            to_string(output_dtype_) + " and " + to_string(dtype));
       }
       output_shape_[axis_] += shape[axis_];
     }
-    for (const Shape& shape : inputs) rows_.push_back(shape.count(axis_, shape.rank()));
-    row_ = output_shape_.count(axis_, output_shape_.rank());
+    const auto bytes = static_cast<std::int64_t>(size_of(output_dtype_));
+    for (const auto& [shape, dtype] : inputs) rows_.push_back(bytes * shape.count(axis_, shape.rank()));
+    row_ = bytes * output_shape_.count(axis_, output_shape_.rank());
   }
 
   std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
@@ -123,9 +182,9 @@ class Concat final : public Operator {
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float*) const override {
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-      float* y = output.data + unit * row_;
+      auto* y = output.as<std::byte>() + unit * row_;
       for (std::size_t i = 0; i < inputs.size(); ++i) {
-        y = std::copy_n(inputs[i].data + unit * rows_[i], rows_[i], y);
+        y = std::copy_n(inputs[i].as<std::byte>() + unit * rows_[i], rows_[i], y);
       }
     }
   }
@@ -134,13 +193,15 @@ class Concat final : public Operator {
 
  private:
   int axis_;
-  std::int64_t row_;                // elements of the output in the axis and all after it
+  std::int64_t row_;                // bytes of the output in the axis and all after it
   std::vector<std::int64_t> rows_;  // of each input
 };
 
 class Reshape final : public Operator {
  public:
-  Reshape(const Attributes& attributes, const Shape& x) {
+  Reshape(const Attributes& attributes, const TensorType& input) {
+    const Shape& x = input.shape;
+    output_dtype_ = input.dtype;
     const auto sizes = attributes.integers("shape");
     Shape shape{std::span(sizes)};
     Shape rest = shape;  // without the axis that is to be found
@@ -177,7 +238,9 @@ class Reshape final : public Operator {
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float*) const override {
-    if (range.begin < range.end) std::copy_n(inputs[0].data, output.shape.count(), output.data);
+    if (range.begin == range.end) return;
+    const std::int64_t bytes = static_cast<std::int64_t>(size_of(output.dtype)) * output.shape.count();
+    std::copy_n(inputs[0].as<std::byte>(), bytes, output.as<std::byte>());
   }
 
   std::string algorithm() const override { return "view"; }
@@ -185,8 +248,9 @@ class Reshape final : public Operator {
 };
 
 // The places that each axis of the output takes along the same axis of x, turned into offsets.
-std::unique_ptr<Operator> rearranged(const Shape& x, std::vector<std::vector<std::int64_t>> places,
-                                     float fill) {
+std::unique_ptr<Operator> rearranged(const TensorType& input, std::vector<std::vector<std::int64_t>> places,
+                                     double fill) {
+  const Shape& x = input.shape;
   const auto strides = strides_of(x);
   Shape out = x;
   for (int axis = x.has_batch() ? 1 : 0; axis < x.rank(); ++axis) {
@@ -196,7 +260,7 @@ std::unique_ptr<Operator> rearranged(const Shape& x, std::vector<std::vector<std
       if (place != Rearrangement::kOutside) place *= strides[static_cast<std::size_t>(axis)];
     }
   }
-  return std::make_unique<Rearrangement>(x, out, std::move(places), fill);
+  return std::make_unique<Rearrangement>(input, out, std::move(places), fill);
 }
 
 // The place in an axis of `size` that position `i` of the padded axis takes, which begins `begin` before it.
@@ -216,19 +280,19 @@ std::int64_t padded_place(const std::string& mode, std::int64_t i, std::int64_t 
 
 }  // namespace
 
-std::unique_ptr<Operator> make_concat(const Attributes& attributes, std::span<const Shape> inputs,
+std::unique_ptr<Operator> make_concat(const Attributes& attributes, std::span<const TensorType> inputs,
                                       const kernels::KernelTable&) {
   return std::make_unique<Concat>(attributes, inputs);
 }
 
-std::unique_ptr<Operator> make_reshape(const Attributes& attributes, std::span<const Shape> inputs,
+std::unique_ptr<Operator> make_reshape(const Attributes& attributes, std::span<const TensorType> inputs,
                                        const kernels::KernelTable&) {
   return std::make_unique<Reshape>(attributes, inputs[0]);
 }
 
-std::unique_ptr<Operator> make_transpose(const Attributes& attributes, std::span<const Shape> inputs,
+std::unique_ptr<Operator> make_transpose(const Attributes& attributes, std::span<const TensorType> inputs,
                                          const kernels::KernelTable&) {
-  const Shape& x = inputs[0];
+  const Shape& x = inputs[0].shape;
   const auto permutation = attributes.integers("permutation");
   auto sorted = permutation;
   std::sort(sorted.begin(), sorted.end());
@@ -253,12 +317,12 @@ std::unique_ptr<Operator> make_transpose(const Attributes& attributes, std::span
       offsets[static_cast<std::size_t>(axis)].push_back(i * strides[static_cast<std::size_t>(from)]);
     }
   }
-  return std::make_unique<Rearrangement>(x, out, std::move(offsets), 0.0F);
+  return std::make_unique<Rearrangement>(inputs[0], out, std::move(offsets), 0.0);
 }
 
-std::unique_ptr<Operator> make_slice(const Attributes& attributes, std::span<const Shape> inputs,
+std::unique_ptr<Operator> make_slice(const Attributes& attributes, std::span<const TensorType> inputs,
                                      const kernels::KernelTable&) {
-  const Shape& x = inputs[0];
+  const Shape& x = inputs[0].shape;
   const auto rank = static_cast<std::size_t>(x.rank());
   const auto starts = attributes.integers("starts");
   const auto sizes = attributes.integers("sizes");
@@ -291,16 +355,16 @@ std::unique_ptr<Operator> make_slice(const Attributes& attributes, std::span<con
     }
     for (std::int64_t i = 0; i < sizes[axis]; ++i) places[axis].push_back(starts[axis] + i * steps[axis]);
   }
-  return rearranged(x, std::move(places), 0.0F);
+  return rearranged(inputs[0], std::move(places), 0.0);
 }
 
-std::unique_ptr<Operator> make_pad(const Attributes& attributes, std::span<const Shape> inputs,
+std::unique_ptr<Operator> make_pad(const Attributes& attributes, std::span<const TensorType> inputs,
                                    const kernels::KernelTable&) {
-  const Shape& x = inputs[0];
+  const Shape& x = inputs[0].shape;
   const auto rank = static_cast<std::size_t>(x.rank());
   const auto pads = attributes.integers("pads");
   const std::string mode = attributes.text("mode", "constant");
-  const auto value = static_cast<float>(attributes.number("value", 0.0));
+  const double value = attributes.number("value", 0.0);
   check_length(attributes, "pads", pads.size(), 2 * rank);
   if (mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap") {
     throw ArgumentError(attributes.operation(), "mode", "constant, reflect, edge or wrap", "'" + mode + "'");
@@ -325,7 +389,71 @@ std::unique_ptr<Operator> make_pad(const Attributes& attributes, std::span<const
       places[axis].push_back(padded_place(mode, i, begin, size));
     }
   }
-  return rearranged(x, std::move(places), value);
+  return rearranged(inputs[0], std::move(places), value);
+}
+
+std::unique_ptr<Operator> make_take(const Attributes& attributes, std::span<const TensorType> inputs,
+                                    const kernels::KernelTable&) {
+  const Shape& x = inputs[0].shape;
+  const auto axes = attributes.integers("axes");
+  const auto sizes = attributes.integers("sizes");
+  const auto indices = attributes.integers("indices");
+  check_length(attributes, "sizes", sizes.size(), axes.size());
+  std::vector<std::vector<std::int64_t>> places(static_cast<std::size_t>(x.rank()));
+  for (int axis = x.has_batch() ? 1 : 0; axis < x.rank(); ++axis) {
+    auto& along = places[static_cast<std::size_t>(axis)];
+    along.resize(static_cast<std::size_t>(x[axis]));
+    std::iota(along.begin(), along.end(), 0);
+  }
+  std::size_t used = 0;
+  for (std::size_t i = 0; i < axes.size(); ++i) {
+    const int axis = parse_axis(attributes, x, "axes", axes[i]);
+    const auto count = static_cast<std::size_t>(sizes[i]);
+    if (sizes[i] < 0 || count > indices.size() - used) {
+      throw ArgumentError(attributes.operation(), "indices", "as many as `sizes` say",
+                          std::to_string(indices.size()));
+    }
+    const auto begin = indices.begin() + static_cast<std::ptrdiff_t>(used);
+    used += count;
+    const std::vector<std::int64_t> along(begin, begin + static_cast<std::ptrdiff_t>(count));
+    for (const std::int64_t place : along) {
+      if (place < 0 || place >= x[axis]) {
+        throw ArgumentError(attributes.operation(), "indices",
+                            "places in axis " + std::to_string(axis) + " of " + to_string(x),
+                            std::to_string(place));
+      }
+    }
+    places[static_cast<std::size_t>(axis)] = along;
+  }
+  check_length(attributes, "indices", indices.size(), used);
+  return rearranged(inputs[0], std::move(places), 0.0);
+}
+
+std::unique_ptr<Operator> make_patches(const Attributes& attributes, std::span<const TensorType> inputs,
+                                       const kernels::KernelTable&) {
+  const Shape& x = inputs[0].shape;
+  if (x.rank() != 4) {
+    throw ArgumentError(attributes.operation(), "x", "shape (n, height, width, channels)", to_string(x));
+  }
+  const auto kernel = parse_pair(attributes, "kernel_size", 1);
+  const auto strides = parse_pair(attributes, "strides", 1);
+  const auto dilations = parse_pair(attributes, "dilations", 1);
+  const Window2d window{{kernel[0], strides[0], dilations[0], 0, 0},
+                        {kernel[1], strides[1], dilations[1], 0, 0}};
+  const auto map = window.output_size(attributes.operation(), x[1], x[2]);
+  const auto spaced = [](std::int64_t count, std::int64_t step) {
+    std::vector<std::int64_t> offsets(static_cast<std::size_t>(count));
+    for (std::int64_t i = 0; i < count; ++i) offsets[static_cast<std::size_t>(i)] = i * step;
+    return offsets;
+  };
+  const std::int64_t row = x[2] * x[3];
+  return std::make_unique<Rearrangement>(
+      inputs[0], Shape{x[0], map[0], map[1], kernel[0], kernel[1], x[3]},
+      std::vector<std::vector<std::int64_t>>{
+          x.has_batch() ? std::vector<std::int64_t>{} : spaced(x[0], x.count(1, 4)),
+          spaced(map[0], strides[0] * row), spaced(map[1], strides[1] * x[3]),
+          spaced(kernel[0], dilations[0] * row), spaced(kernel[1], dilations[1] * x[3]), spaced(x[3], 1)},
+      0.0);
 }
 
 }  // namespace pyconv

@@ -30,6 +30,7 @@ class Operator {
 
   // The output's shape; its axis 0 is kBatch where an input's is.
   const Shape& output_shape() const { return output_shape_; }
+  DType output_dtype() const { return output_dtype_; }
 
   // How many units a call with these inputs has; shapes are concrete here.
   virtual std::int64_t units(std::span<const ConstTensor> inputs, const Tensor& output) const = 0;
@@ -53,11 +54,12 @@ class Operator {
 
  protected:
   Shape output_shape_;
+  DType output_dtype_ = DType::kFloat32;
 };
 
-// Constructs the operator of that name; throws ArgumentError for an unknown name, attribute or a shape
-// that does not fit.
-std::unique_ptr<Operator> make_operator(const Attributes& attributes, std::span<const Shape> inputs,
+// Constructs the operator of that name; throws ArgumentError for an unknown name or attribute, or a shape or
+// dtype that does not fit.
+std::unique_ptr<Operator> make_operator(const Attributes& attributes, std::span<const TensorType> inputs,
                                         const kernels::KernelTable& kernels);
 
 // The names that make_operator takes, sorted.

@@ -1,6 +1,7 @@
 #include "program/builder.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/errors.h"
 
@@ -20,9 +21,10 @@ const Value& ProgramBuilder::at(int value) const {
   return parts_.values[static_cast<std::size_t>(value)];
 }
 
-const Shape& ProgramBuilder::shape(int value) const { return at(value).shape; }
+const TensorType& ProgramBuilder::type(int value) const { return at(value).type; }
 
-int ProgramBuilder::input(const std::string& name, const Shape& shape) {
+int ProgramBuilder::input(const std::string& name, const TensorType& type) {
+  const Shape& shape = type.shape;
   for (int axis = 0; axis < shape.rank(); ++axis) {
     if (shape[axis] < 0 && !(axis == 0 && shape.has_batch())) {
       throw ArgumentError("program", "the shape of input '" + name + "'",
@@ -30,31 +32,36 @@ int ProgramBuilder::input(const std::string& name, const Shape& shape) {
     }
   }
   const int value = static_cast<int>(parts_.values.size());
-  parts_.values.push_back({Value::Kind::kInput, static_cast<int>(parts_.inputs.size()), value, shape});
+  parts_.values.push_back({Value::Kind::kInput, static_cast<int>(parts_.inputs.size()), value, type});
   parts_.inputs.push_back(value);
   parts_.input_names.push_back(name);
   return value;
 }
 
-int ProgramBuilder::constant(const Array& array) {
+int ProgramBuilder::constant(const ConstTensor& tensor) {
   const int value = static_cast<int>(parts_.values.size());
-  parts_.values.push_back(
-      {Value::Kind::kConstant, static_cast<int>(parts_.constants.size()), value, array.shape});
-  AlignedBuffer buffer(array.values.size());
-  std::copy(array.values.begin(), array.values.end(), buffer.data());
+  parts_.values.push_back({Value::Kind::kConstant,
+                           static_cast<int>(parts_.constants.size()),
+                           value,
+                           {tensor.shape, tensor.dtype}});
+  const auto bytes = static_cast<std::size_t>(tensor.shape.count()) * size_of(tensor.dtype);
+  AlignedBuffer buffer((bytes + sizeof(float) - 1) / sizeof(float));
+  if (bytes > 0) std::memcpy(buffer.data(), tensor.data, bytes);
   parts_.constants.push_back(std::move(buffer));
   return value;
 }
 
 int ProgramBuilder::add(const Attributes& attributes, const std::vector<int>& inputs,
                         const std::string& name) {
-  std::vector<Shape> shapes;
-  for (const int input : inputs) shapes.push_back(at(input).shape);
-  std::unique_ptr<Operator> op = make_operator(attributes, shapes, *kernels_);
+  std::vector<TensorType> types;
+  for (const int input : inputs) types.push_back(at(input).type);
+  std::unique_ptr<Operator> op = make_operator(attributes, types, *kernels_);
   const int value = static_cast<int>(parts_.values.size());
   const int root = op->is_view() ? at(inputs[0]).root : value;
-  parts_.values.push_back(
-      {Value::Kind::kStep, static_cast<int>(parts_.steps.size()), root, op->output_shape()});
+  parts_.values.push_back({Value::Kind::kStep,
+                           static_cast<int>(parts_.steps.size()),
+                           root,
+                           {op->output_shape(), op->output_dtype()}});
   parts_.steps.push_back({name, attributes.operation(), std::move(op), inputs, value});
   return value;
 }

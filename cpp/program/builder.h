@@ -16,13 +16,13 @@ class ProgramBuilder {
   explicit ProgramBuilder(const kernels::KernelTable& kernels) : kernels_(&kernels) {}
 
   // A tensor given at each run. Axis 0 may be kBatch; all other sizes are fixed.
-  int input(const std::string& name, const Shape& shape);
-  // A tensor that never changes.
-  int constant(const Array& array);
+  int input(const std::string& name, const TensorType& type);
+  // A tensor that never changes; its elements are copied.
+  int constant(const ConstTensor& tensor);
   // What an operator makes of other values; `name` is for people to read.
   int add(const Attributes& attributes, const std::vector<int>& inputs, const std::string& name);
 
-  const Shape& shape(int value) const;
+  const TensorType& type(int value) const;
 
   // The program that computes these values, without the steps that none of them needs. The builder is
   // empty afterwards.

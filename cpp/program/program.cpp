@@ -19,6 +19,11 @@ std::size_t whole_lines(std::int64_t floats) {
   return (static_cast<std::size_t>(floats) + kLineFloats - 1) / kLineFloats * kLineFloats;
 }
 
+// The bytes of the images before the first.
+std::ptrdiff_t bytes_before(const TensorType& type, std::int64_t first) {
+  return static_cast<std::ptrdiff_t>(size_of(type.dtype)) * first * type.shape.count_per_image();
+}
+
 }  // namespace
 
 Program::Program(Parts parts, int threads) : parts_(std::move(parts)), threads_(threads) {
@@ -82,9 +87,10 @@ std::size_t Program::place_buffers(std::int64_t images) {
     }
     const auto value = static_cast<std::size_t>(step.output);
     if (direct_output_[value] == -1) {
-      const Shape& shape = parts_.values[value].shape;
+      const TensorType& type = parts_.values[value].type;
       buffer_of[value] = buffers.size();
-      buffers.push_back({value, whole_lines(shape.with_batch(images).count()), s, s});
+      const std::int64_t count = type.shape.with_batch(images).count();
+      buffers.push_back({value, whole_lines(floats_of(count, type.dtype)), s, s});
     }
   }
   // A value that is copied to an output at the end lives that long.
@@ -119,27 +125,30 @@ std::size_t Program::place_buffers(std::int64_t images) {
   return total;
 }
 
-const float* Program::address(int value, const Images& images, const Context& context) const {
+const std::byte* Program::address(int value, const Images& images, const Context& context) const {
   const Value& root =
       parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(value)].root)];
   switch (root.kind) {
     case Value::Kind::kInput:
-      return images.inputs[static_cast<std::size_t>(root.index)] +
-             images.first * root.shape.count_per_image();
+      return static_cast<const std::byte*>(images.inputs[static_cast<std::size_t>(root.index)]) +
+             bytes_before(root.type, images.first);
     case Value::Kind::kConstant:
-      return parts_.constants[static_cast<std::size_t>(root.index)].data();
+      return reinterpret_cast<const std::byte*>(
+          parts_.constants[static_cast<std::size_t>(root.index)].data());
     case Value::Kind::kStep:
       break;
   }
   const int direct = direct_output_[static_cast<std::size_t>(root.root)];
   if (direct != -1) {
-    return images.outputs[static_cast<std::size_t>(direct)] + images.first * root.shape.count_per_image();
+    return static_cast<const std::byte*>(images.outputs[static_cast<std::size_t>(direct)]) +
+           bytes_before(root.type, images.first);
   }
-  return context.arena.data() + offsets_[static_cast<std::size_t>(root.root)];
+  return reinterpret_cast<const std::byte*>(context.arena.data() +
+                                            offsets_[static_cast<std::size_t>(root.root)]);
 }
 
-void Program::run(std::span<const float* const> inputs, std::int64_t batch,
-                  std::span<float* const> outputs) const {
+void Program::run(std::span<const void* const> inputs, std::int64_t batch,
+                  std::span<void* const> outputs) const {
   if (batch == 0) return;
   std::vector<std::unique_ptr<Context>> contexts = take_contexts();
   const std::span<const std::unique_ptr<Context>> all(contexts);
@@ -161,8 +170,8 @@ void Program::run(std::span<const float* const> inputs, std::int64_t batch,
   give_back(std::move(contexts));
 }
 
-std::vector<double> Program::time_steps(std::span<const float* const> inputs, std::int64_t batch,
-                                        std::span<float* const> outputs) const {
+std::vector<double> Program::time_steps(std::span<const void* const> inputs, std::int64_t batch,
+                                        std::span<void* const> outputs) const {
   std::vector<double> seconds(parts_.steps.size(), 0.0);
   std::vector<std::unique_ptr<Context>> contexts = take_contexts();
   for (std::int64_t first = 0; first < batch; first += chunk_) {
@@ -183,11 +192,13 @@ void Program::run_steps(const Images& images, std::span<const std::unique_ptr<Co
     const Clock::time_point start = seconds.empty() ? Clock::time_point{} : Clock::now();
     own.arguments.clear();
     for (const int input : step.inputs) {
-      own.arguments.push_back({address(input, images, own), shape_of(input).with_batch(images.count)});
+      own.arguments.push_back({reinterpret_cast<const float*>(address(input, images, own)),
+                               shape_of(input).with_batch(images.count), type_of(input).dtype});
     }
     const std::span<const ConstTensor> arguments(own.arguments);
-    const Tensor output{const_cast<float*>(address(step.output, images, own)),
-                        shape_of(step.output).with_batch(images.count)};
+    auto* const place = const_cast<std::byte*>(address(step.output, images, own));
+    const Tensor output{reinterpret_cast<float*>(place), shape_of(step.output).with_batch(images.count),
+                        type_of(step.output).dtype};
     const std::int64_t units = step.op->units(arguments, output);
     const auto threads = static_cast<std::int64_t>(contexts.size());
     if (threads == 1 || units == 1) {
@@ -209,9 +220,10 @@ void Program::copy_outputs(const Images& images, const Context& context) const {
     const int value = parts_.outputs[i];
     const auto root = static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(value)].root);
     if (direct_output_[root] == static_cast<int>(i)) continue;
-    const std::int64_t count = shape_of(value).with_batch(images.count).count();
-    std::copy_n(address(value, images, context), count,
-                images.outputs[i] + images.first * shape_of(value).count_per_image());
+    const TensorType& type = type_of(value);
+    const std::int64_t count = type.shape.with_batch(images.count).count();
+    std::copy_n(address(value, images, context), count * static_cast<std::int64_t>(size_of(type.dtype)),
+                static_cast<std::byte*>(images.outputs[i]) + bytes_before(type, images.first));
   }
 }
 

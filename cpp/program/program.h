@@ -19,7 +19,7 @@ struct Value {
   Kind kind;
   int index;  // of the input, the constant or the step
   int root;   // the value that holds the elements: itself, unless it is a view
-  Shape shape;
+  TensorType type;
 };
 
 struct Step {
@@ -50,9 +50,9 @@ class Program {
   Program(Parts parts, int threads);
 
   const std::vector<std::string>& input_names() const { return parts_.input_names; }
-  const Shape& input_shape(std::size_t i) const { return shape_of(parts_.inputs[i]); }
   std::size_t outputs() const { return parts_.outputs.size(); }
-  const Shape& output_shape(std::size_t i) const { return shape_of(parts_.outputs[i]); }
+  const TensorType& input_type(std::size_t i) const { return type_of(parts_.inputs[i]); }
+  const TensorType& output_type(std::size_t i) const { return type_of(parts_.outputs[i]); }
   const std::vector<Step>& steps() const { return parts_.steps; }
   int threads() const { return threads_; }
   // True where axis 0 of every input and output is the batch; else none has it.
@@ -63,13 +63,13 @@ class Program {
   std::int64_t chunk() const { return chunk_; }
 
   // Computes all outputs of `batch` images (1 where has_batch() is false). The pointers are to contiguous
-  // tensors of the inputs' and outputs' shapes; they must not overlap.
-  void run(std::span<const float* const> inputs, std::int64_t batch, std::span<float* const> outputs) const;
+  // tensors of the inputs' and outputs' types; they must not overlap.
+  void run(std::span<const void* const> inputs, std::int64_t batch, std::span<void* const> outputs) const;
 
   // The same, with the wall-clock seconds that each step took. The threads share each step here, so that
   // there is one time for it.
-  std::vector<double> time_steps(std::span<const float* const> inputs, std::int64_t batch,
-                                 std::span<float* const> outputs) const;
+  std::vector<double> time_steps(std::span<const void* const> inputs, std::int64_t batch,
+                                 std::span<void* const> outputs) const;
 
  private:
   // The memory of one thread for one call.
@@ -80,20 +80,21 @@ class Program {
   };
   // What one call works on: the images [first, first + count).
   struct Images {
-    std::span<const float* const> inputs;
-    std::span<float* const> outputs;
+    std::span<const void* const> inputs;
+    std::span<void* const> outputs;
     std::int64_t first;
     std::int64_t count;
   };
 
-  const Shape& shape_of(int value) const { return parts_.values[static_cast<std::size_t>(value)].shape; }
+  const TensorType& type_of(int value) const { return parts_.values[static_cast<std::size_t>(value)].type; }
+  const Shape& shape_of(int value) const { return type_of(value).shape; }
   void plan_memory();
   std::size_t place_buffers(std::int64_t images);
   // Adds each step's seconds to `seconds` where that is not empty.
   void run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts,
                  std::span<double> seconds = {}) const;
   void copy_outputs(const Images& images, const Context& context) const;
-  const float* address(int value, const Images& images, const Context& context) const;
+  const std::byte* address(int value, const Images& images, const Context& context) const;
 
   std::vector<std::unique_ptr<Context>> take_contexts() const;
   void give_back(std::vector<std::unique_ptr<Context>> contexts) const;

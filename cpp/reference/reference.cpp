@@ -342,6 +342,14 @@ double combined(const std::string& operation, double a, double b) {
   if (operation == "divide") return a / b;
   if (operation == "maximum") return std::isnan(b) ? b : greater(a, b);
   if (operation == "minimum") return std::isnan(b) ? b : smaller(a, b);
+  if (operation == "equal") return a == b;
+  if (operation == "less") return a < b;
+  if (operation == "less_or_equal") return a <= b;
+  if (operation == "greater") return a > b;
+  if (operation == "greater_or_equal") return a >= b;
+  if (operation == "logical_and") return a != 0.0 && b != 0.0;
+  if (operation == "logical_or") return a != 0.0 || b != 0.0;
+  if (operation == "logical_xor") return (a != 0.0) != (b != 0.0);
   return std::pow(a, b);
 }
 
@@ -497,6 +505,105 @@ Tensor pad(const Attributes& attributes, std::span<const Tensor> inputs) {
   });
 }
 
+Tensor take(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Integers axes = attributes.integers("axes");
+  const Integers counts = attributes.integers("sizes");
+  const Integers chosen = attributes.integers("indices");
+  Integers sizes = sizes_of(x.shape);
+  std::vector<Integers> places(sizes.size());  // empty where all of the axis is taken
+  auto next = chosen.begin();
+  for (std::size_t i = 0; i < axes.size(); ++i) {
+    const auto axis = static_cast<std::size_t>(axis_of(x, axes[i]));
+    sizes.at(axis) = counts.at(i);
+    places.at(axis) = Integers(next, next + counts[i]);
+    next += counts[i];
+  }
+  return tabulate(sizes, [&](const Integers& index) {
+    Integers from = index;
+    for (std::size_t axis = 0; axis < from.size(); ++axis) {
+      if (!places[axis].empty()) from[axis] = places[axis].at(static_cast<std::size_t>(index[axis]));
+    }
+    return get(x, from);
+  });
+}
+
+Tensor patches(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Integers kernel = attributes.integers("kernel_size", {1, 1});
+  const Integers strides = attributes.integers("strides", {1, 1});
+  const Integers dilations = attributes.integers("dilations", {1, 1});
+  const std::int64_t rows = whole_windows(x.shape[1], (kernel[0] - 1) * dilations[0] + 1, strides[0]);
+  const std::int64_t columns = whole_windows(x.shape[2], (kernel[1] - 1) * dilations[1] + 1, strides[1]);
+  return tabulate({x.shape[0], rows, columns, kernel[0], kernel[1], x.shape[3]}, [&](const Integers& index) {
+    return get(x, index[0], index[1] * strides[0] + index[3] * dilations[0],
+               index[2] * strides[1] + index[4] * dilations[1], index[5]);
+  });
+}
+
+// -- Element types -----------------------------------------------------------------------------
+
+// A real number as the nearest that an integer dtype has, after whatever rounding.
+double saturated(double x, DType dtype) {
+  return with_type(dtype, [x]<class T>() {
+    return clip(x, static_cast<double>(std::numeric_limits<T>::lowest()),
+                static_cast<double>(std::numeric_limits<T>::max()));
+  });
+}
+
+Tensor cast(const Attributes& attributes, std::span<const Tensor> inputs) {
+  Tensor y = inputs[0];
+  y.dtype = parse_dtype("reference", attributes.text("dtype", "float32"));
+  for (double& value : y.values) {
+    if (y.dtype == DType::kBool) {
+      value = value != 0.0;
+    } else if (y.dtype == DType::kFloat32) {
+      value = static_cast<double>(static_cast<float>(value));
+    } else if (y.dtype != DType::kFloat64) {
+      value = std::isnan(value) ? 0.0 : saturated(std::trunc(value), y.dtype);
+    }
+  }
+  return y;
+}
+
+// The element of `parameter` that broadcasting gives to each element of x.
+Tensor spread(const Tensor& parameter, const Tensor& x) {
+  return tabulate(sizes_of(x.shape), [&](const Integers& index) {
+    Integers own;
+    for (int axis = 0; axis < parameter.shape.rank(); ++axis) {
+      const int from = axis + x.shape.rank() - parameter.shape.rank();
+      own.push_back(parameter.shape[axis] == 1 ? 0 : index.at(static_cast<std::size_t>(from)));
+    }
+    return get(parameter, own);
+  });
+}
+
+Tensor quantize(const Attributes& attributes, std::span<const Tensor> inputs) {
+  check_count(attributes, inputs, 3);
+  const Tensor scale = spread(inputs[1], inputs[0]);
+  const Tensor zero_point = spread(inputs[2], inputs[0]);
+  Tensor y = inputs[0];
+  y.dtype = inputs[2].dtype;
+  for (std::size_t i = 0; i < y.values.size(); ++i) {
+    // As float32, in which ONNX divides: whether a quotient is a half must not depend on the precision.
+    const float quotient = static_cast<float>(y.values[i]) / static_cast<float>(scale.values[i]);
+    y.values[i] = saturated(std::nearbyint(static_cast<double>(quotient)) + zero_point.values[i], y.dtype);
+  }
+  return y;
+}
+
+Tensor dequantize(const Attributes& attributes, std::span<const Tensor> inputs) {
+  check_count(attributes, inputs, 3);
+  const Tensor scale = spread(inputs[1], inputs[0]);
+  const Tensor zero_point = spread(inputs[2], inputs[0]);
+  Tensor y = inputs[0];
+  y.dtype = DType::kFloat32;
+  for (std::size_t i = 0; i < y.values.size(); ++i) {
+    y.values[i] = (y.values[i] - zero_point.values[i]) * scale.values[i];
+  }
+  return y;
+}
+
 }  // namespace
 
 Tensor run(const Attributes& attributes, std::span<const Tensor> inputs) {
@@ -505,24 +612,37 @@ Tensor run(const Attributes& attributes, std::span<const Tensor> inputs) {
       {"activation", activation},
       {"add", binary},
       {"average_pool2d", pool2d},
+      {"cast", cast},
       {"concat", concat},
       {"conv2d", conv2d},
       {"dense", dense},
+      {"dequantize", dequantize},
       {"divide", binary},
+      {"equal", binary},
       {"global_average_pool2d", global_pool2d},
       {"global_max_pool2d", global_pool2d},
+      {"greater", binary},
+      {"greater_or_equal", binary},
+      {"less", binary},
+      {"less_or_equal", binary},
       {"log_softmax", softmax},
+      {"logical_and", binary},
+      {"logical_or", binary},
+      {"logical_xor", binary},
       {"max_pool2d", pool2d},
       {"maximum", binary},
       {"minimum", binary},
       {"multiply", binary},
       {"pad", pad},
+      {"patches", patches},
       {"power", binary},
+      {"quantize", quantize},
       {"reduce", reduce},
       {"reshape", reshape},
       {"slice", slice},
       {"softmax", softmax},
       {"subtract", binary},
+      {"take", take},
       {"transpose", transpose},
   };
   const auto found = functions.find(attributes.operation());

@@ -7,13 +7,15 @@
 #include <span>
 #include <vector>
 
+#include "base/dtype.h"
 #include "ops/attributes.h"
 
 namespace pyconv::reference {
 
 struct Tensor {
   Shape shape;
-  std::vector<double> values;
+  std::vector<double> values;  // of whatever dtype, as real numbers
+  DType dtype = DType::kFloat32;
 };
 
 // The same names, attributes and layouts as make_operator; shapes are concrete. Throws ArgumentError

@@ -1,9 +1,9 @@
 """The intermediate representation: typed values, and nodes that are native operators.
 
-A value has a name. Values that stand for a tensor of the ONNX file bear its name, so that any of
-them can be asked for; values that the compiler makes have names with `//` in them. All layouts are
-explicit: an ONNX convolution is a transpose, a channels-last `conv2d` and a transpose back, until
-the passes have their say.
+A value has a name and a type. Values that stand for a tensor of the ONNX file bear its name, so
+that any of them can be asked for; values that the compiler makes have names with `//` in them. All
+layouts are explicit: an ONNX convolution is a transpose, a channels-last `conv2d` and a transpose
+back, until the passes have their say.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Node:
         op: the native operator's name (`pyconv.graph.native_operators`).
         inputs: names of values or constants.
         output: the name of the value that it makes.
-        attributes: as the native operator takes them; arrays are float32.
+        attributes: as the native operator takes them; arrays among them are float32.
         tensors: the ONNX tensors whose computation this node does, the last of them being what it
             makes; several once others have been fused into it.
     """
@@ -86,14 +86,14 @@ class Graph:
         nodes: each after those that make its inputs.
         outputs: what was asked for.
         types: the type of every value, constants included.
-        constants: float32 operands that never change.
+        constants: operands that never change.
     """
 
     inputs: list[str] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
-    constants: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     _made: int = 0
 
     def copy(self) -> Graph:
@@ -111,6 +111,10 @@ class Graph:
         """The shape of a value."""
         return self.types[value].shape
 
+    def dtype(self, value: str) -> str:
+        """The element type of a value, as NumPy names it."""
+        return self.types[value].dtype
+
     def fresh(self, base: str) -> str:
         """A name that no value has."""
         self._made += 1
@@ -119,11 +123,11 @@ class Graph:
     def add_constant(self, array: NDArray[Any], base: str = "constant") -> str:
         """Take up an operand that never changes; returns its name."""
         name = self.fresh(base)
-        self.constants[name] = np.asarray(array, np.float32, order="C")
-        self.types[name] = TensorType(self.constants[name].shape)
+        self.constants[name] = np.asarray(array, order="C")
+        self.types[name] = TensorType(self.constants[name].shape, self.constants[name].dtype.name)
         return name
 
-    def declare(self, value: str, shape: Shape) -> None:
+    def declare(self, value: str, shape: Shape, dtype: str = "float32") -> None:
         """State the type of a computed value.
 
         Raises:
@@ -132,7 +136,7 @@ class Graph:
         for axis, size in enumerate(shape):
             if isinstance(size, Batch) and (axis > 0 or size.factor != 1):
                 raise BatchError(f"{value} has the shape {shape_text(shape)}")
-        self.types[value] = TensorType(tuple(shape))
+        self.types[value] = TensorType(tuple(shape), dtype)
 
     def producers(self) -> dict[str, Node]:
         """The node that makes each computed value."""

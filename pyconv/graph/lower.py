@@ -9,7 +9,6 @@ import numpy as np
 from pyconv import _core
 from pyconv.errors import InputError, ModelError
 from pyconv.graph.batch import Batch, Shape
-from pyconv.graph.batch import text as shape_text
 from pyconv.graph.ir import Graph
 
 
@@ -29,7 +28,10 @@ def lower(
         ModelError: the native engine refuses a step.
     """
     builder = _core.ProgramBuilder()
-    ids = {name: builder.input(name, native_shape(graph.shape(name))) for name in inputs}
+    ids = {
+        name: builder.input(name, native_shape(graph.shape(name)), graph.dtype(name))
+        for name in inputs
+    }
     for name, array in graph.constants.items():
         ids[name] = builder.constant(array)
     for node in graph.nodes:
@@ -42,11 +44,12 @@ def lower(
             ids[node.output] = builder.add(node.op, operands, attributes, name=node.tensors[-1])
         except InputError as error:
             raise ModelError(f"the step that computes {node.tensors[-1]!r}: {error}") from error
-        made = builder.shape(ids[node.output])
-        if made != native_shape(shape):
+        expected = (graph.dtype(node.output), native_shape(shape))
+        made = (builder.dtype(ids[node.output]), builder.shape(ids[node.output]))
+        if made != expected:
             raise AssertionError(
-                f"the compiler gives {node.output!r} the shape {shape_text(shape)}, "
-                f"the native {node.op} {made}"
+                f"the compiler takes {node.output!r} for {graph.types[node.output]}, "
+                f"the native {node.op} makes {made[0]} {made[1]}"
             )
     return builder.build([ids[name] for name in outputs], threads=threads)
 

@@ -1,7 +1,7 @@
-"""The native operators as the compiler sees them: the shape each makes and what it costs.
+"""The native operators as the compiler sees them: the type each makes and what it costs.
 
 The C++ checks the same when a program is built; the compiler has to know earlier, and without
-packing weights. `lower` compares the two shapes at every step.
+packing weights. `lower` compares the two types at every step.
 
 How operations are counted, for one image:
 
@@ -13,7 +13,8 @@ How operations are counted, for one image:
 | `softmax`, `log_softmax` | 5 an element: maximum, difference, exponential, sum, quotient |
 | `activation` and arithmetic | 1 an element |
 | `reduce` | 1 for each element that goes in |
-| `concat`, `pad`, `slice`, `transpose`, `reshape` | 0 |
+| `quantize`, `dequantize` | 2 an element |
+| what only moves elements, and `cast` | 0 |
 """
 
 from __future__ import annotations
@@ -28,6 +29,27 @@ from pyconv.graph.batch import Batch, BatchError, Dim, Shape, element_count, fix
 Attributes = Mapping[str, Any]
 Infer = Callable[[Attributes, Sequence[Shape]], Shape]
 Flops = Callable[[Attributes, Sequence[Shape], Shape], int]
+InferDtype = Callable[[Attributes, Sequence[str]], str]
+
+
+class DtypeError(Exception):
+    """Operands of element types that an operator does not take.
+
+    Attributes:
+        dtype: the one that it does not take.
+    """
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__(dtype)
+        self.dtype = dtype
+
+
+def _float32(attributes: Attributes, inputs: Sequence[str]) -> str:
+    """The dtype of what float32 alone goes into."""
+    for dtype in inputs:
+        if dtype != "float32":
+            raise DtypeError(dtype)
+    return "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +60,22 @@ class NativeOperator:
         infer: the output's shape from attributes and input shapes. Raises ModelError where they do
             not fit, BatchError where they do not for every batch size.
         flops: operations for one image, from attributes, input shapes and the output's shape.
+        dtype: the output's element type from attributes and those of the inputs. Raises DtypeError
+            where they do not fit.
     """
 
     infer: Infer
     flops: Flops
+    dtype: InferDtype = _float32
+
+
+def infer_dtype(op: str, attributes: Attributes, inputs: Sequence[str]) -> str:
+    """The element type that an operator makes.
+
+    Raises:
+        DtypeError: of inputs of these types it makes nothing.
+    """
+    return NATIVE_OPERATORS[op].dtype(attributes, inputs)
 
 
 def infer(op: str, attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
@@ -256,6 +290,22 @@ def _reduce(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
     return tuple(size for axis, size in enumerate(x) if axis not in axes)
 
 
+def _take(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    sizes = list(inputs[0])
+    for axis, size in zip(attributes["axes"], attributes["sizes"], strict=True):
+        if isinstance(sizes[axis], Batch):
+            raise BatchError(f"places of the batch of {text(inputs[0])}")
+        sizes[axis] = size
+    return tuple(sizes)
+
+
+def _patches(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    kernel = attributes["kernel_size"]
+    n, height, width, channels = _window(attributes, x, kernel, x[-1])
+    return (n, height, width, *kernel, channels)
+
+
 def _free(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
     return 0
 
@@ -268,11 +318,80 @@ def _by_input(attributes: Attributes, inputs: Sequence[Shape], output: Shape) ->
     return per_image(inputs[0])
 
 
+def _affine_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    return 2 * per_image(output)
+
+
 def _softmax_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
     return 5 * per_image(output)
 
 
+# -- Element types -----------------------------------------------------------------------------
+
+DTYPES = (
+    "float32",
+    "float64",
+    "bool",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "int64",
+)
+"""The element types that the native engine has, as NumPy names them."""
+
+_QUANTIZED = ("int8", "uint8", "int16", "uint16")
+
+
+def _one_of(*dtypes: str) -> InferDtype:
+    """For inputs all of one of these types, of which the output is as well."""
+
+    def infer_one(attributes: Attributes, inputs: Sequence[str]) -> str:
+        for dtype in inputs:
+            if dtype not in dtypes or dtype != inputs[0]:
+                raise DtypeError(dtype)
+        return inputs[0]
+
+    return infer_one
+
+
+_ANY = _one_of(*DTYPES)
+_NUMBERS = _one_of(*(dtype for dtype in DTYPES if dtype != "bool"))
+
+
+def _bool_of(dtypes: InferDtype) -> InferDtype:
+    def infer_bool(attributes: Attributes, inputs: Sequence[str]) -> str:
+        dtypes(attributes, inputs)
+        return "bool"
+
+    return infer_bool
+
+
+def _cast_dtype(attributes: Attributes, inputs: Sequence[str]) -> str:
+    for dtype in (inputs[0], attributes["dtype"]):
+        if dtype not in DTYPES:
+            raise DtypeError(dtype)
+    return str(attributes["dtype"])
+
+
+def _quantize_dtype(attributes: Attributes, inputs: Sequence[str]) -> str:
+    _float32(attributes, inputs[:2])
+    if inputs[2] not in _QUANTIZED:
+        raise DtypeError(inputs[2])
+    return inputs[2]
+
+
+def _dequantize_dtype(attributes: Attributes, inputs: Sequence[str]) -> str:
+    x, scale, zero_point = inputs
+    if x not in (*_QUANTIZED, "int32") or zero_point != x:
+        raise DtypeError(x)
+    return _float32(attributes, [scale])
+
+
 BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
+COMPARISONS = ("equal", "less", "less_or_equal", "greater", "greater_or_equal")
+LOGICAL = ("logical_and", "logical_or", "logical_xor")
 
 NATIVE_OPERATORS: Mapping[str, NativeOperator] = {
     "conv2d": NativeOperator(_conv2d, _conv2d_flops),
@@ -284,13 +403,20 @@ NATIVE_OPERATORS: Mapping[str, NativeOperator] = {
     "activation": NativeOperator(_same, _elementwise),
     "softmax": NativeOperator(_softmax, _softmax_flops),
     "log_softmax": NativeOperator(_softmax, _softmax_flops),
-    **{op: NativeOperator(_binary, _elementwise) for op in BINARY},
-    "concat": NativeOperator(_concat, _free),
-    "transpose": NativeOperator(_transpose, _free),
-    "reshape": NativeOperator(_reshape, _free),
-    "identity": NativeOperator(_same, _free),  # the compiler's own; no program has it
-    "pad": NativeOperator(_pad, _free),
-    "slice": NativeOperator(_slice, _free),
+    **{op: NativeOperator(_binary, _elementwise, _NUMBERS) for op in BINARY},
+    **{op: NativeOperator(_binary, _elementwise, _bool_of(_ANY)) for op in COMPARISONS},
+    **{op: NativeOperator(_binary, _elementwise, _one_of("bool")) for op in LOGICAL},
+    "cast": NativeOperator(_same, _free, _cast_dtype),
+    "quantize": NativeOperator(_same, _affine_flops, _quantize_dtype),
+    "dequantize": NativeOperator(_same, _affine_flops, _dequantize_dtype),
+    "concat": NativeOperator(_concat, _free, _ANY),
+    "transpose": NativeOperator(_transpose, _free, _ANY),
+    "reshape": NativeOperator(_reshape, _free, _ANY),
+    "identity": NativeOperator(_same, _free, _ANY),  # the compiler's own; no program has it
+    "pad": NativeOperator(_pad, _free, _ANY),
+    "slice": NativeOperator(_slice, _free, _ANY),
+    "take": NativeOperator(_take, _free, _ANY),
+    "patches": NativeOperator(_patches, _free, _ANY),
     "reduce": NativeOperator(_reduce, _by_input),
 }
 """Every operator that a node of the IR may have, by name."""

@@ -152,14 +152,15 @@ def test_all_missing_operators_are_named_at_once(write_onnx: Write, assert_agree
 
 def test_missing_uses_are_named_at_once(write_onnx: Write, assert_agrees: Agree) -> None:
     nodes = [
-        helper.make_node("MatMul", ["x", "x"], ["a"]),
+        helper.make_node("Cast", ["x"], ["i"], to=7),
+        helper.make_node("Softmax", ["i"], ["a"]),
         helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("Cast", ["x"], ["y"], to=11),
+        helper.make_node("Cast", ["x"], ["y"], to=10),
     ]
     with pytest.raises(UnsupportedOperatorError) as caught:
         assert_agrees(write_onnx(nodes, {"x": [3, 3]}))
-    assert caught.value.operators == ["Cast", "MatMul"]
-    assert "Cast to float64, MatMul with a computed second factor" in str(caught.value)
+    assert caught.value.operators == ["Cast", "Softmax"]
+    assert "Cast to float16, Softmax of int64" in str(caught.value)
 
 
 def test_an_operator_of_another_domain(write_onnx: Write, assert_agrees: Agree) -> None:

@@ -11,6 +11,7 @@ from pyconv.graph.operators import (
     matrix,
     movement,
     normalization,
+    quantization,
     reduction,
     shaping,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "matrix",
     "movement",
     "normalization",
+    "quantization",
     "reduction",
     "shaping",
 ]

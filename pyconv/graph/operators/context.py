@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from pyconv.errors import ModelError
 from pyconv.graph import native_operators
-from pyconv.graph.batch import Batch, BatchError, Shape
+from pyconv.graph.batch import Batch, BatchError, Dim, Shape, fixed
 from pyconv.graph.constants import Known
 from pyconv.graph.ir import Graph, Node
 from pyconv.graph.operators.registry import Unsupported
 from pyconv.graph.reader import OnnxNode
+
+MOST_PLACES = 2**24
+"""An axis that a few bytes of file would blow up to more than this is refused."""
 
 
 class Context:
@@ -64,7 +67,8 @@ class Context:
             BatchError: its elements depend on the batch.
         """
         item = self._known_input(index)
-        self._check_dtype(item.dtype)
+        if item.dtype != "float32":
+            raise Unsupported(f"{self.node.operator} of {item.dtype}")
         if item.symbolic:
             raise BatchError(f"{self.node} with the batch as a weight")
         return item.values
@@ -89,19 +93,20 @@ class Context:
         """The IR's name for an input; a known one becomes a constant.
 
         Raises:
-            Unsupported: it is not of float32.
+            Unsupported: it is of an element type that the native engine lacks.
             BatchError: its elements depend on the batch.
         """
         name = self.node.inputs[index]
-        if name not in self._known:
-            self._check_dtype(self._graph.types[name].dtype)
-            return name
-        if name not in self._graph.constants:
-            array = np.asarray(self.weights(index), order="C").reshape(
-                self._known[name].values.shape
-            )
+        item = self._known.get(name)
+        dtype = self._graph.dtype(name) if item is None else item.dtype
+        if dtype not in native_operators.DTYPES:
+            raise Unsupported(f"{self.node.operator} of {dtype}")
+        if item is not None and name not in self._graph.constants:
+            if item.symbolic:
+                raise BatchError(f"{self.node} with the batch as a number")
+            array = np.asarray(item.values, order="C").reshape(item.values.shape)
             self._graph.constants[name] = array
-            self._graph.declare(name, array.shape)
+            self._graph.declare(name, array.shape, dtype)
         return name
 
     def values(self) -> list[str]:
@@ -111,6 +116,22 @@ class Context:
     def shape(self, value: str) -> Shape:
         """The shape of a value of the IR."""
         return self._graph.shape(value)
+
+    def input_shape(self, index: int) -> Shape:
+        """The shape of an input, known or computed."""
+        name = self.node.inputs[index]
+        item = self._known.get(name)
+        return self._graph.shape(name) if item is None else tuple(item.values.shape)
+
+    def dtype(self, value: str) -> str:
+        """The element type of a value of the IR."""
+        return self._graph.dtype(value)
+
+    def size(self, size: Dim) -> int:
+        """A size that the file asks for, once it is known to be no nonsense."""
+        if not 0 <= fixed(size) <= MOST_PLACES:
+            raise ModelError(f"an axis of {size} elements, of at most {MOST_PLACES:,}")
+        return fixed(size)
 
     def axes(self, axes: Sequence[int], rank: int) -> list[int]:
         """Axes counted from the front, each checked."""
@@ -122,7 +143,9 @@ class Context:
     # What goes out.
 
     def constant(self, array: NDArray[Any]) -> str:
-        """An operand that never changes."""
+        """An operand that never changes; real numbers become float32."""
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
         return self._graph.add_constant(array, self._tensor())
 
     def emit(self, op: str, *inputs: str, output: int | None = None, **attributes: Any) -> str:
@@ -138,10 +161,34 @@ class Context:
             The name of what it makes.
         """
         name = self._graph.fresh(self._tensor()) if output is None else self.node.outputs[output]
-        shapes = [self._graph.shape(value) for value in inputs]
-        self._graph.declare(name, native_operators.infer(op, attributes, shapes))
+        try:
+            dtype = native_operators.infer_dtype(op, attributes, [*map(self.dtype, inputs)])
+        except native_operators.DtypeError as error:
+            raise Unsupported(f"{self.node.operator} of {error.dtype}") from None
+        shape = native_operators.infer(op, attributes, [*map(self.shape, inputs)])
+        self._graph.declare(name, shape, dtype)
         self._graph.nodes.append(Node(op, inputs, name, attributes, (self._tensor(),)))
         return name
+
+    def take(self, x: str, places: Mapping[int, Iterable[int]], output: int | None = None) -> str:
+        """Add a node that takes places along some axes, in any order and as often as wanted.
+
+        Args:
+            x: a value of the IR.
+            places: by axis, what is taken of it; all of every other axis.
+            output: as for `emit`.
+        """
+        if not places:
+            return self.emit("identity", x, output=output)
+        chosen = {axis: [int(place) for place in along] for axis, along in places.items()}
+        return self.emit(
+            "take",
+            x,
+            output=output,
+            axes=list(chosen),
+            sizes=[len(along) for along in chosen.values()],
+            indices=[place for along in chosen.values() for place in along],
+        )
 
     def refuse_outputs(self, first: int) -> None:
         """Refuse a node that makes more than its first outputs.
@@ -160,7 +207,3 @@ class Context:
 
     def _tensor(self) -> str:
         return next(name for name in self.node.outputs if name)
-
-    def _check_dtype(self, dtype: str) -> None:
-        if dtype != "float32":
-            raise Unsupported(f"{self.node.operator} of {dtype}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pyconv.errors import ModelError
 from pyconv.graph.batch import Batch, BatchError, fixed
 from pyconv.graph.operators.context import Context
-from pyconv.graph.operators.registry import Unsupported, onnx_operator
+from pyconv.graph.operators.registry import onnx_operator
 
 
 @onnx_operator("Transpose")
@@ -133,10 +135,27 @@ def _tile(context: Context) -> None:
     shape = context.shape(x)
     repeats = context.sizes(1)
     if len(repeats) != len(shape):
-        raise Unsupported("Tile of opset 1")
-    for axis, count in enumerate(repeats):
-        if fixed(count) > 1:
-            x = context.emit("concat", *[x] * count, axis=axis)
-        elif count == 0:
-            raise Unsupported("Tile to nothing")
-    context.emit("identity", x, output=0)
+        raise ModelError(f"{len(repeats)} repeats for {len(shape)} axes")
+    places = {
+        axis: np.arange(context.size(size * count)) % fixed(size)
+        for axis, (size, count) in enumerate(zip(shape, repeats, strict=True))
+        if count != 1
+    }
+    context.take(x, places, output=0)
+
+
+@onnx_operator("Gather")
+def _gather(context: Context) -> None:
+    x = context.value(0)
+    shape = context.shape(x)
+    (axis,) = context.axes([context.attribute("axis", 0)], len(shape))
+    if not context.is_known(1):
+        context.emit("gather", x, context.value(1), output=0, axis=axis)
+        return
+    size = fixed(shape[axis])
+    given = context.sizes(1)
+    if any(not -size <= place < size for place in given):
+        raise ModelError(f"the indices {given} are not all in axis {axis} of {size} elements")
+    taken = context.take(x, {axis: [place % size for place in given]})
+    result = (*shape[:axis], *context.input_shape(1), *shape[axis + 1 :])
+    context.emit("reshape", taken, output=0, shape=result)

@@ -7,7 +7,7 @@ from onnx import helper
 
 from pyconv.errors import ModelError
 from pyconv.graph.batch import Batch, BatchError, Dim, element_count
-from pyconv.graph.native_operators import broadcast
+from pyconv.graph.native_operators import DTYPES, broadcast
 from pyconv.graph.operators.context import Context
 from pyconv.graph.operators.registry import Unsupported, onnx_operator
 
@@ -28,9 +28,13 @@ def _dropout(context: Context) -> None:
 @onnx_operator("Cast")
 def _cast(context: Context) -> None:
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(context.attribute("to"))).name
-    if dtype != "float32":
+    x = context.value(0)
+    if dtype == context.dtype(x):
+        context.emit("identity", x, output=0)
+    elif dtype in DTYPES:
+        context.emit("cast", x, output=0, dtype=dtype)
+    else:
         raise Unsupported(f"Cast to {dtype}")
-    context.emit("identity", context.value(0), output=0)
 
 
 @onnx_operator("Flatten")
@@ -125,5 +129,10 @@ def _expand(context: Context) -> None:
         if not isinstance(context.shape(x)[0], Batch) or len(wanted) > len(context.shape(x)):
             raise BatchError(f"{context.node} to the batch")
         wanted = (1, *wanted[1:])
-    # -0.0 + x is x for every x, -0.0 and NaN included.
-    context.emit("add", x, context.constant(np.full(wanted, -0.0)), output=0)
+    shape = broadcast(context.shape(x), wanted)
+    own = (1,) * (len(shape) - len(context.shape(x))) + context.shape(x)
+    x = context.emit("reshape", x, shape=own)
+    places = {
+        axis: [0] * context.size(size) for axis, size in enumerate(shape) if size != own[axis]
+    }
+    context.take(x, places, output=0)

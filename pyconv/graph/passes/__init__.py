@@ -15,6 +15,7 @@ from pyconv.graph.passes.cancel_transposes import cancel_transposes
 from pyconv.graph.passes.drop_identities import drop_identities
 from pyconv.graph.passes.eliminate_dead import eliminate_dead
 from pyconv.graph.passes.fold_batch_normalization import fold_batch_normalization
+from pyconv.graph.passes.fold_constants import fold_constants
 from pyconv.graph.passes.fuse_activation import fuse_activation
 from pyconv.graph.passes.fuse_bias import fuse_bias
 from pyconv.graph.passes.fuse_max_pool import fuse_max_pool
@@ -30,6 +31,7 @@ Pass: TypeAlias = Callable[[Graph], None]
 PASSES: tuple[Pass, ...] = (
     drop_identities,
     eliminate_dead,
+    fold_constants,
     recognize_activations,
     # One layout from end to end.
     cancel_transposes,

@@ -27,7 +27,7 @@ def absorb_flatten_transposes(graph: Graph) -> None:
         back = [axis - 1 for axis in inverse(transpose.attributes["permutation"])[1:]]
         rows = np.arange(weights.shape[0]).reshape(maps).transpose(back).reshape(-1)
         value = graph.fresh(reshape.output)
-        graph.declare(value, graph.shape(reshape.output))
+        graph.declare(value, graph.shape(reshape.output), graph.dtype(reshape.output))
         nodes.append(Node("reshape", transpose.inputs, value, reshape.attributes, reshape.tensors))
         nodes.append(
             node.with_inputs(value).with_attributes(weights=np.ascontiguousarray(weights[rows]))

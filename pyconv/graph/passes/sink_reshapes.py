@@ -25,7 +25,7 @@ def sink_reshapes(graph: Graph) -> None:
             nodes.append(node)
             continue
         value = graph.fresh(node.output)
-        graph.declare(value, graph.shape(reshape.inputs[0]))
+        graph.declare(value, graph.shape(reshape.inputs[0]), graph.dtype(node.output))
         nodes.append(Node(node.op, operands, value, node.attributes, node.tensors))
         moved = Node("reshape", (value,), node.output, reshape.attributes, node.tensors)
         nodes.append(moved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pyconv.graph.ir import Graph, Node
-from pyconv.graph.native_operators import BINARY
+from pyconv.graph.native_operators import BINARY, COMPARISONS, LOGICAL
 from pyconv.graph.passes.cancel_transposes import merged_transpose
 from pyconv.graph.passes.permutations import (
     Permutation,
@@ -70,7 +70,7 @@ def _sunk(graph: Graph, node: Node, transposes: Mapping[str, Node]) -> list[Node
         operands.append(operand)
     value = graph.fresh(node.output)
     shape = graph.shape(node.output)
-    graph.declare(value, permuted(shape, inverse(outer)))
+    graph.declare(value, permuted(shape, inverse(outer)), graph.dtype(node.output))
     return [
         *reshapes,
         Node(node.op, tuple(operands), value, inner.attributes, node.tensors),
@@ -93,7 +93,7 @@ def _on_the_far_side(
     if len(shape) != len(permutation) or not moves_only_unit_axes(shape, back):
         return None
     value = graph.fresh(name)
-    graph.declare(value, permuted(shape, back))
+    graph.declare(value, permuted(shape, back), graph.dtype(name))
     return Node("reshape", (name,), value, {"shape": graph.shape(value)}, node.tensors)
 
 
@@ -129,6 +129,11 @@ def _ranges(graph: Graph, node: Node, permutation: Permutation) -> tuple[Node, P
     names = ("starts", "sizes", "steps")
     renamed = {name: [node.attributes[name][axis] for axis in back] for name in names}
     return node.with_attributes(**renamed), permutation
+
+
+def _taken(graph: Graph, node: Node, permutation: Permutation) -> tuple[Node, Permutation]:
+    axes = [permutation[axis] for axis in node.attributes["axes"]]
+    return node.with_attributes(axes=axes), permutation
 
 
 def _reduced(graph: Graph, node: Node, permutation: Permutation) -> tuple[Node, Permutation]:
@@ -167,13 +172,17 @@ def _unit_axes(
 
 _SINKS: Mapping[str, _Sink] = {
     "activation": _unchanged,
+    "cast": _unchanged,
     "concat": _one_axis,
     "dense": _last_axis,
+    "dequantize": _broadcasting,
     "log_softmax": _one_axis,
     "pad": _pads,
+    "quantize": _broadcasting,
     "reduce": _reduced,
     "reshape": _unit_axes,
     "slice": _ranges,
     "softmax": _one_axis,
-    **dict.fromkeys(BINARY, _broadcasting),
+    "take": _taken,
+    **dict.fromkeys((*BINARY, *COMPARISONS, *LOGICAL), _broadcasting),
 }
