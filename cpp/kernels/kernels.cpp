@@ -86,6 +86,39 @@ inline Vector minimum(Vector a, Vector b) { return b != b ? b : at_most(a, b); }
 
 // -- Matrix product ----------------------------------------------------------------------------
 
+// The clamped sums of a tile, of which only the first `columns` are wanted, to rows that lie `pitch` apart.
+// Unrolled by force: a loop over sums[r] would have to keep all of them in memory.
+template <int kRows, int kVectors>
+inline void store_sums(const Vector (&sums)[kRows][kVectors], float* out, Index pitch, int columns) {
+  if (columns == kVectors * kLanes) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) store(out + r * pitch + v * kLanes, sums[r][v]);
+    }
+    return;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const int left = columns - v * kLanes;
+      if (left > 0) store_part(out + r * pitch + v * kLanes, sums[r][v], left < kLanes ? left : kLanes);
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+inline void clamp_sums(Vector (&sums)[kRows][kVectors], float lowest, float highest) {
+  const Vector low = splat(lowest);
+  const Vector high = splat(highest);
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = at_most(at_least(sums[r][v], low), high);
+  }
+}
+
 template <int kRows, int kVectors>
 void matrix_tile(const MatrixTile& tile) {
   constexpr int kWidth = kVectors * kLanes;
@@ -110,37 +143,98 @@ void matrix_tile(const MatrixTile& tile) {
     }
   }
 
-  const Vector lowest = splat(tile.lowest);
-  const Vector highest = splat(tile.highest);
-  // Unrolled by force: a loop over sums[r] would have to keep all of them in memory.
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = at_most(at_least(sums[r][v], lowest), highest);
-  }
-  if (tile.columns == kWidth) {
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) store(tile.out + r * tile.out_pitch + v * kLanes, sums[r][v]);
-    }
-    return;
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    float* out = tile.out + r * tile.out_pitch;
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      const int left = tile.columns - v * kLanes;
-      if (left > 0) store_part(out + v * kLanes, sums[r][v], left < kLanes ? left : kLanes);
-    }
-  }
+  clamp_sums(sums, tile.lowest, tile.highest);
+  store_sums(sums, tile.out, tile.out_pitch, tile.columns);
 }
 
 // The sums, the weights and the broadcast value of a tile stay in registers.
 constexpr int rows_that_fit(int vectors) {
   const int rows = (kRegisters - vectors - 1) / vectors;
   return rows > kMaxMatrixRows ? kMaxMatrixRows : rows;
+}
+
+// Cores fetch ahead by themselves only as far as a page goes. So weights are asked for this many floats
+// before they are used, or, where a panel is smaller, those of the next panel.
+constexpr Index kAhead = 2048;
+inline void fetch_ahead(const float* p) { __builtin_prefetch(p, 0, 2); }
+
+// kRows rows on kPanels panels. Several panels at once only where the rows alone are too few sums to hide the
+// latency of a multiply-add. kFetch for the first rows that meet a panel.
+template <int kRows, int kVectors, int kPanels, bool kFetch>
+inline void block_tile(const MatrixBlock& block, const float* x, const float* panel, float* out) {
+  constexpr int kWidth = kVectors * kLanes;
+  Vector sums[kPanels][kRows][kVectors];
+  for (int p = 0; p < kPanels; ++p) {
+    const float* bias = panel + p * block.panel_pitch + block.depth * kWidth;
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector first = block.finish ? load(bias + v * kLanes) : Vector{};
+      for (int r = 0; r < kRows; ++r) sums[p][r][v] = first;
+    }
+  }
+  const float* row[kRows];
+  for (int r = 0; r < kRows; ++r) row[r] = x + r * block.x_pitch;
+  const float* weights[kPanels];
+  for (int p = 0; p < kPanels; ++p) weights[p] = panel + p * block.panel_pitch;
+  const Index floats = block.depth * kWidth;
+  const Index ahead = floats < kAhead ? floats : kAhead;
+  for (Index k = 0; k < block.depth; ++k) {
+    Vector w[kPanels][kVectors];
+    for (int p = 0; p < kPanels; ++p) {
+      for (int v = 0; v < kVectors; ++v) w[p][v] = load(weights[p] + k * kWidth + v * kLanes);
+      for (int line = 0; kFetch && line < kWidth; line += 16) {
+        fetch_ahead(weights[p] + k * kWidth + ahead + line);
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const Vector value = splat(row[r][k]);
+      for (int p = 0; p < kPanels; ++p) {
+        for (int v = 0; v < kVectors; ++v) sums[p][r][v] += value * w[p][v];
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) {
+    if (block.finish) clamp_sums(sums[p], block.lowest, block.highest);
+    store_sums(sums[p], out + p * kWidth, block.out_pitch, block.columns);
+  }
+}
+
+// The tile of `count` rows, 1 <= count <= kRows.
+template <int kRows, int kVectors, bool kFetch>
+inline void block_rows(const MatrixBlock& block, Index count, const float* x, const float* panel,
+                       float* out) {
+  if constexpr (kRows > 1) {
+    if (count < kRows) return block_rows<kRows - 1, kVectors, kFetch>(block, count, x, panel, out);
+  }
+  block_tile<kRows, kVectors, 1, kFetch>(block, x, panel, out);
+}
+
+template <int kVectors>
+void matrix_block(const MatrixBlock& block) {
+  constexpr int kMost = rows_that_fit(kVectors);
+  Index panel = 0;
+  const auto weights = [&] { return block.panel + panel * block.panel_pitch; };
+  const auto out = [&] { return block.out + panel * kVectors * kLanes; };
+  if constexpr (kVectors == 2) {
+    if (block.rows == 1) {
+      for (; panel + 4 <= block.panels; panel += 4)
+        block_tile<1, 2, 4, true>(block, block.x, weights(), out());
+    } else if (block.rows == 2) {
+      for (; panel + 2 <= block.panels; panel += 2)
+        block_tile<2, 2, 2, true>(block, block.x, weights(), out());
+    }
+  }
+  for (; panel < block.panels; ++panel) {
+    for (Index done = 0, count; done < block.rows; done += count) {
+      const Index left = block.rows - done;
+      const Index tiles = (left + kMost - 1) / kMost;  // as equal as may be: small ones waste what they load
+      count = (left + tiles - 1) / tiles;
+      const float* x = block.x + done * block.x_pitch;
+      float* y = out() + done * block.out_pitch;
+      (done == 0 ? block_rows<kMost, kVectors, true> : block_rows<kMost, kVectors, false>)(block, count, x,
+                                                                                           weights(), y);
+    }
+  }
 }
 
 // -- Convolution with few input channels -------------------------------------------------------
@@ -320,16 +414,18 @@ inline void winograd_transform_input(Load load_pixel, Store store_plane) {
 
 template <int kTile>
 void winograd_input(const WinogradInput& tile) {
+  // Copied, or each store might have changed them for all that the compiler knows.
+  const float* const* pixels = tile.pixels;
+  float* planes = tile.planes;
+  const Index pitch = tile.plane_pitch;
   Index c = 0;
-  for (; c + kLanes <= tile.channels; c += kLanes) {
-    winograd_transform_input<kTile>(
-        [&](int p) { return load(tile.pixels[p] + c); },
-        [&](int p, Vector v) { store(tile.planes + p * tile.plane_pitch + c, v); });
+  for (; c + kLanes <= tile.channels; c += kLanes, planes += kLanes) {
+    winograd_transform_input<kTile>([=](int p) { return load(pixels[p] + c); },
+                                    [=](int p, Vector v) { store(planes + p * pitch, v); });
   }
   if (const Index left = tile.channels - c; left > 0) {
-    winograd_transform_input<kTile>(
-        [&](int p) { return load_part(tile.pixels[p] + c, left); },
-        [&](int p, Vector v) { store_part(tile.planes + p * tile.plane_pitch + c, v, left); });
+    winograd_transform_input<kTile>([=](int p) { return load_part(pixels[p] + c, left); },
+                                    [=](int p, Vector v) { store_part(planes + p * pitch, v, left); });
   }
 }
 
@@ -339,6 +435,8 @@ void winograd_output(const WinogradOutput& row) {
   constexpr int kSide = kTile / kPool;  // pixels of a tile along each axis, after the pool
   const Vector lowest = splat(row.lowest);
   const Vector highest = splat(row.highest);
+  // Copied, or each store might have changed it for all that the compiler knows.
+  const Index plane_pitch = row.plane_pitch, column_pitch = row.column_pitch, row_pitch = row.row_pitch;
   for (Index o = 0; o < row.channels; o += kLanes) {
     const Index lanes = row.channels - o < kLanes ? row.channels - o : kLanes;
     const Vector bias = load(row.bias + o);
@@ -347,14 +445,14 @@ void winograd_output(const WinogradOutput& row) {
       Vector rows[kTile][n];
       for (int j = 0; j < n; ++j) {
         Vector m[n], y[kTile];
-        for (int i = 0; i < n; ++i) m[i] = load(planes + (n * i + j) * row.plane_pitch);
+        for (int i = 0; i < n; ++i) m[i] = load(planes + (n * i + j) * plane_pitch);
         WinogradTransform<kTile>::output(m, y);
         for (int i = 0; i < kTile; ++i) rows[i][j] = y[i];
       }
       const Index columns = row.columns - t * kSide < kSide ? row.columns - t * kSide : kSide;
       float* out = row.out + t * kSide * row.column_pitch + o;
       // The counts are constant and the exits inside, so that everything stays in registers.
-      for (int i = 0; i < kSide; ++i, out += row.row_pitch) {
+      for (int i = 0; i < kSide; ++i, out += row_pitch) {
         if (i >= row.rows) break;
         Vector y[kPool][kTile];
         for (int p = 0; p < kPool; ++p) WinogradTransform<kTile>::output(rows[i * kPool + p], y[p]);
@@ -367,9 +465,9 @@ void winograd_output(const WinogradOutput& row) {
           // A clamp never falls, nor does adding the bias: both may follow the maximum.
           const Vector clamped = at_most(at_least(most + bias, lowest), highest);
           if (lanes == kLanes) {
-            store(out + j * row.column_pitch, clamped);
+            store(out + j * column_pitch, clamped);
           } else {
-            store_part(out + j * row.column_pitch, clamped, lanes);
+            store_part(out + j * column_pitch, clamped, lanes);
           }
         }
       }
@@ -783,6 +881,64 @@ void binary(Binary function, const float* a, Index a_step, const float* b, Index
   }
 }
 
+// -- Transposing -------------------------------------------------------------------------------
+
+#if defined(__AVX__)
+// Eight rows of eight floats in registers: pairs, then pairs of pairs, then halves of a register are
+// exchanged.
+constexpr Index kTransposed = 8;
+inline void transpose_tile(const float* x, Index x_pitch, float* y, Index y_pitch) {
+  __m256 rows[8], pairs[8], fours[8];
+  for (int r = 0; r < 8; ++r) rows[r] = _mm256_loadu_ps(x + r * x_pitch);
+  for (int r = 0; r < 8; r += 2) {
+    pairs[r] = _mm256_unpacklo_ps(rows[r], rows[r + 1]);
+    pairs[r + 1] = _mm256_unpackhi_ps(rows[r], rows[r + 1]);
+  }
+  for (int r = 0; r < 8; r += 4) {
+    for (int i = 0; i < 2; ++i) {
+      fours[r + 2 * i] = _mm256_shuffle_ps(pairs[r + i], pairs[r + i + 2], 0x44);
+      fours[r + 2 * i + 1] = _mm256_shuffle_ps(pairs[r + i], pairs[r + i + 2], 0xEE);
+    }
+  }
+  for (int r = 0; r < 4; ++r) {
+    _mm256_storeu_ps(y + r * y_pitch, _mm256_permute2f128_ps(fours[r], fours[r + 4], 0x20));
+    _mm256_storeu_ps(y + (r + 4) * y_pitch, _mm256_permute2f128_ps(fours[r], fours[r + 4], 0x31));
+  }
+}
+#else
+constexpr Index kTransposed = 4;
+inline void transpose_tile(const float* x, Index x_pitch, float* y, Index y_pitch) {
+  for (Index r = 0; r < 4; ++r) {
+    for (Index c = 0; c < 4; ++c) y[c * y_pitch + r] = x[r * x_pitch + c];
+  }
+}
+#endif
+
+// A strip of columns that is a cache line wide goes down all rows, so that each line of x is read once. The
+// rows lie far apart, in more places than a core can fetch ahead from by itself, so the next strip is asked
+// for.
+void transpose(const float* x, Index x_pitch, Index rows, Index columns, float* y, Index y_pitch) {
+  constexpr Index kStrip = 16;
+  const auto rest = [=](Index r, Index r_end, Index c, Index c_end) {
+    for (; r < r_end; ++r) {
+      for (Index i = c; i < c_end; ++i) y[i * y_pitch + r] = x[r * x_pitch + i];
+    }
+  };
+  for (Index strip = 0; strip < columns; strip += kStrip) {
+    const Index end = strip + kStrip < columns ? strip + kStrip : columns;
+    Index r = 0;
+    for (; r + kTransposed <= rows; r += kTransposed) {
+      for (Index i = 0; i < kTransposed; ++i) __builtin_prefetch(x + (r + i) * x_pitch + end, 0, 3);
+      Index c = strip;
+      for (; c + kTransposed <= end; c += kTransposed) {
+        transpose_tile(x + r * x_pitch + c, x_pitch, y + c * y_pitch + r, y_pitch);
+      }
+      rest(r, r + kTransposed, c, end);
+    }
+    rest(r, rows, strip, end);
+  }
+}
+
 // -- Softmax -----------------------------------------------------------------------------------
 
 void softmax(const float* x, float* y, Index count, bool logarithm) {
@@ -839,6 +995,7 @@ constexpr KernelTable kTable = {
     kLanes,
     {rows_that_fit(1), rows_that_fit(2)},
     {PYCONV_MATRIX_KERNELS(1), PYCONV_MATRIX_KERNELS(2)},
+    {&matrix_block<1>, &matrix_block<2>},
     {stencil<3, 3>(), stencil<5, 5>(), stencil<3, 9>()},
     {winograd<2>(), winograd<4>(), winograd<5>()},
     &winograd_stencil_pooled,
@@ -853,6 +1010,7 @@ constexpr KernelTable kTable = {
     &average_pool_row,
     &activate,
     &binary,
+    &transpose,
     &softmax,
     &saturate,
 };

@@ -39,6 +39,32 @@ struct MatrixTile {
 };
 using MatrixKernel = void (*)(const MatrixTile&);
 
+// Any number of rows of a matrix product, which lie `x_pitch` apart, on panels that follow each other: panel
+// p begins panel_pitch floats after the one before, has its bias behind its depth * W weights, and its sums
+// go W columns further on. Without `finish` the bias is left out and nothing is clamped:
+//
+//   out[r * out_pitch + p * W + j] = clamp(bias_p[j] + sum over k of x[r * x_pitch + k] * panel_p[k * W + j])
+//
+// for 0 <= r < rows, 0 <= p < panels and 0 <= j < columns; columns < W only where there is one panel. A sum
+// is taken over ascending k, however many rows there are. While a panel is read, what lies behind it is
+// fetched into the second-level cache.
+struct MatrixBlock {
+  const float* x;
+  std::int64_t x_pitch;
+  std::int64_t rows;
+  std::int64_t depth;
+  const float* panel;  // aligned to 64 bytes
+  std::int64_t panels;
+  std::int64_t panel_pitch;
+  float* out;
+  std::int64_t out_pitch;
+  int columns;
+  bool finish;
+  float lowest;  // as for MatrixTile
+  float highest;
+};
+using MatrixBlockKernel = void (*)(const MatrixBlock&);
+
 // Winograd's minimal filtering F(m x m, 3x3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural
 // Networks", 2016): a tile of m by m outputs of a 3x3 convolution takes n * n products, n = m + 2, in place
 // of 9 * m * m. Element (i, j) of a transformed tile lies in plane n * i + j.
@@ -198,6 +224,8 @@ struct KernelTable {
   // matrix[v - 1][r - 1] computes r rows of a panel of v vectors, for 1 <= r <= matrix_rows[v - 1].
   int matrix_rows[kMaxPanelVectors];
   MatrixKernel matrix[kMaxPanelVectors][kMaxMatrixRows];
+  // matrix_block[v - 1] is for panels of v vectors.
+  MatrixBlockKernel matrix_block[kMaxPanelVectors];
 
   StencilKernels stencils[kStencilSizes];
 
@@ -223,6 +251,10 @@ struct KernelTable {
   // y[i] = f(a[i * a_step], b[i * b_step]) with steps 0 or 1.
   void (*binary)(Binary function, const float* a, std::int64_t a_step, const float* b, std::int64_t b_step,
                  float* y, std::int64_t count);
+
+  // y[c * y_pitch + r] = x[r * x_pitch + c] for 0 <= r < rows and 0 <= c < columns.
+  void (*transpose)(const float* x, std::int64_t x_pitch, std::int64_t rows, std::int64_t columns, float* y,
+                    std::int64_t y_pitch);
 
   // Softmax, or its logarithm, of one row.
   void (*softmax)(const float* x, float* y, std::int64_t count, bool logarithm);

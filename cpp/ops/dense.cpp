@@ -30,8 +30,8 @@ class Dense final : public Operator {
     if (bias != nullptr && bias->shape != Shape{out_}) {
       throw ArgumentError(operation, "bias", "shape (" + std::to_string(out_) + ",)", to_string(bias->shape));
     }
-    matrix_.emplace(weights.values.data(), in_, out_, out_, bias == nullptr ? nullptr : bias->values.data(),
-                    kernels);
+    matrix_.emplace(weights.values.data(), 1, in_, out_, out_,
+                    bias == nullptr ? nullptr : bias->values.data(), kernels);
     output_shape_ = x;
     output_shape_[x.rank() - 1] = out_;
   }
@@ -43,29 +43,28 @@ class Dense final : public Operator {
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float*) const override {
-    const float* rows[kernels::kMaxMatrixRows];
-    kernels::MatrixTile tile{};
-    tile.rows = rows;
-    tile.taps = 1;
-    tile.depth = in_;
-    tile.out_pitch = out_;
-    tile.lowest = activation_.lowest();
-    tile.highest = activation_.highest();
-    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-      const std::int64_t panel = unit % matrix_->panels();
-      const std::int64_t begin = unit / matrix_->panels() * kBlockRows;
-      const std::int64_t end = std::min(begin + kBlockRows, rows_of(output));
-      for (std::int64_t done = begin, count; done < end; done += count) {
-        count = balanced_tile(done, end, matrix_->max_rows());
-        for (std::int64_t r = 0; r < count; ++r) rows[r] = inputs[0].data + (done + r) * in_;
-        tile.out = output.data + done * out_ + matrix_->first_column(panel);
-        matrix_->multiply(tile, count, panel);
-      }
+    const std::int64_t panels = matrix_->panels();
+    kernels::MatrixBlock block{};
+    block.x_pitch = in_;
+    block.out_pitch = out_;
+    block.finish = true;
+    block.lowest = activation_.lowest();
+    block.highest = activation_.highest();
+    for (std::int64_t unit = range.begin, next; unit < range.end; unit = next) {
+      const std::int64_t first = unit / panels * kBlockRows;
+      const std::int64_t panel = unit % panels;
+      next = std::min(unit - panel + panels, range.end);
+      block.rows = std::min(kBlockRows, rows_of(output) - first);
+      block.x = inputs[0].data + first * in_;
+      float* y = output.data + first * out_ + matrix_->first_column(panel);
+      block.out = y;
+      const std::int64_t end = panel + next - unit;
+      matrix_->multiply(block, panel, end);
       if (!activation_.is_clamp()) {
-        for (std::int64_t row = begin; row < end; ++row) {
-          float* y = output.data + row * out_ + matrix_->first_column(panel);
-          kernels_.activate(activation_.function, activation_.alpha, activation_.beta, y, y,
-                            matrix_->columns(panel));
+        const std::int64_t columns =
+            matrix_->first_column(end - 1) + matrix_->columns(end - 1) - matrix_->first_column(panel);
+        for (std::int64_t row = 0; row < block.rows; ++row, y += out_) {
+          kernels_.activate(activation_.function, activation_.alpha, activation_.beta, y, y, columns);
         }
       }
     }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <iterator>
 #include <numeric>
+#include <optional>
 
 #include "base/errors.h"
 #include "ops/axes.h"
@@ -150,6 +151,59 @@ class Rearrangement final : public Operator {
   std::int64_t image_elements_;
 };
 
+// x (…, rows, columns) → (…, columns, rows), where rows and columns may each be several axes: how an image
+// comes from channels first to channels last.
+class MatrixTranspose final : public Operator {
+ public:
+  // Axes [0, first) stay, [first, second) and [second, rank) change places.
+  MatrixTranspose(const Shape& x, const Shape& out, int first, int second,
+                  const kernels::KernelTable& kernels)
+      : first_(first), rows_(x.count(first, second)), columns_(x.count(second, x.rank())), kernels_(kernels) {
+    output_shape_ = out;
+  }
+
+  // A unit is a block of columns of one matrix.
+  std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
+    return output.shape.count(0, first_) * blocks();
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
+    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+      const std::int64_t matrix = unit / blocks() * rows_ * columns_;
+      const std::int64_t column = unit % blocks() * kBlockColumns;
+      kernels_.transpose(inputs[0].data + matrix + column, columns_, rows_,
+                         std::min(kBlockColumns, columns_ - column), output.data + matrix + column * rows_,
+                         rows_);
+    }
+  }
+
+  std::string algorithm() const override { return "transpose"; }
+
+ private:
+  static constexpr std::int64_t kBlockColumns = 64;
+  std::int64_t blocks() const { return (columns_ + kBlockColumns - 1) / kBlockColumns; }
+
+  int first_;
+  std::int64_t rows_, columns_;
+  const kernels::KernelTable& kernels_;
+};
+
+// Whether a permutation lets axes [0, first) stay and exchanges [first, second) with those after them, as
+// {first, second}.
+std::optional<std::array<int, 2>> exchanged_axes(std::span<const std::int64_t> permutation) {
+  const auto rank = static_cast<int>(permutation.size());
+  int first = 0;
+  while (first < rank && permutation[static_cast<std::size_t>(first)] == first) ++first;
+  if (first == rank) return std::nullopt;
+  const auto second = static_cast<int>(permutation[static_cast<std::size_t>(first)]);
+  for (int axis = first; axis < rank; ++axis) {
+    const int from = first + (axis - first + second - first) % (rank - first);
+    if (permutation[static_cast<std::size_t>(axis)] != from) return std::nullopt;
+  }
+  return std::array<int, 2>{first, second};
+}
+
 class Concat final : public Operator {
  public:
   Concat(const Attributes& attributes, std::span<const TensorType> inputs) {
@@ -291,7 +345,7 @@ std::unique_ptr<Operator> make_reshape(const Attributes& attributes, std::span<c
 }
 
 std::unique_ptr<Operator> make_transpose(const Attributes& attributes, std::span<const TensorType> inputs,
-                                         const kernels::KernelTable&) {
+                                         const kernels::KernelTable& kernels) {
   const Shape& x = inputs[0].shape;
   const auto permutation = attributes.integers("permutation");
   auto sorted = permutation;
@@ -316,6 +370,10 @@ std::unique_ptr<Operator> make_transpose(const Attributes& attributes, std::span
     for (std::int64_t i = 0; i < x[from]; ++i) {
       offsets[static_cast<std::size_t>(axis)].push_back(i * strides[static_cast<std::size_t>(from)]);
     }
+  }
+  if (const auto axes = exchanged_axes(permutation);
+      axes && x.count_per_image() > 0 && inputs[0].dtype == DType::kFloat32) {
+    return std::make_unique<MatrixTranspose>(x, out, (*axes)[0], (*axes)[1], kernels);
   }
   return std::make_unique<Rearrangement>(inputs[0], out, std::move(offsets), 0.0);
 }

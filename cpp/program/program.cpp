@@ -55,9 +55,10 @@ void Program::plan_memory() {
   chunk_ = 1;
   arena_floats_ = place_buffers(1);
   if (has_batch_) {
-    // Half of the cache is left to the weights and to what streams through.
+    // What is in between just fits: weights stream through, and a layer reads each value soon after it was
+    // written.
     const std::size_t bytes_an_image = std::max<std::size_t>(arena_floats_ * sizeof(float), 1);
-    chunk_ = std::clamp<std::int64_t>(static_cast<std::int64_t>(l2_cache_bytes() / 2 / bytes_an_image), 1,
+    chunk_ = std::clamp<std::int64_t>(static_cast<std::int64_t>(l2_cache_bytes() / bytes_an_image), 1,
                                       kMostImages);
     arena_floats_ = place_buffers(chunk_);
   }

@@ -103,11 +103,14 @@ std::unique_ptr<Operator> make_indirect_conv2d(const Attributes& attributes, con
                                                const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_depthwise_conv2d(const Attributes& attributes, const Shape& x,
                                                 const kernels::KernelTable& kernels);
+std::unique_ptr<Operator> make_pointwise_conv2d(const Attributes& attributes, const Shape& x,
+                                                const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_stencil_conv2d(const Attributes& attributes, const Shape& x,
                                               const kernels::KernelTable& kernels, bool exact);
 std::unique_ptr<Operator> make_winograd_conv2d(const Attributes& attributes, const Shape& x,
                                                const kernels::KernelTable& kernels);
 bool depthwise_conv2d_fits(const Attributes& attributes, const Shape& x);
+bool pointwise_conv2d_fits(const Attributes& attributes, const Shape& x);
 bool stencil_conv2d_fits(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels);
 bool winograd_conv2d_fits(const Attributes& attributes, const Shape& x);
 

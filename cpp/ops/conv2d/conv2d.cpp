@@ -13,6 +13,7 @@ std::unique_ptr<Operator> make_conv2d(const Attributes& attributes, std::span<co
   }
   const bool exact = attributes.integer("exact", 0) != 0;
   if (depthwise_conv2d_fits(attributes, x)) return make_depthwise_conv2d(attributes, x, kernels);
+  if (pointwise_conv2d_fits(attributes, x)) return make_pointwise_conv2d(attributes, x, kernels);
   if (stencil_conv2d_fits(attributes, x, kernels)) return make_stencil_conv2d(attributes, x, kernels, exact);
   if (!exact && winograd_conv2d_fits(attributes, x)) return make_winograd_conv2d(attributes, x, kernels);
   return make_indirect_conv2d(attributes, x, kernels);

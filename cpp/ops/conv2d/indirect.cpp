@@ -27,7 +27,7 @@ class IndirectConv2d final : public RowwiseConv2d {
     std::fill_n(zeros_.data(), depth_, 0.0F);
     const std::int64_t group_out = out_ / groups_;
     for (std::int64_t g = 0; g < groups_; ++g) {
-      matrices_.emplace_back(kernel_.values.data() + g * group_out, gatherer_.taps() * depth_, group_out,
+      matrices_.emplace_back(kernel_.values.data() + g * group_out, 1, gatherer_.taps() * depth_, group_out,
                              out_, bias_.data() + g * group_out, kernels);
     }
     kernel_.values = {};  // the panels hold them now

@@ -61,14 +61,14 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     pack_filters();
     panel_floats_ = 2 * kernels.lanes;
     bias_.resize(static_cast<std::size_t>(out_ + panel_floats_), 0.0F);
-    const std::int64_t fitting = std::clamp<std::int64_t>(kBlockFloats / (planes_ * in_), 16, 64) / 8 * 8;
+    const std::int64_t fitting = kBlockTiles;
     const std::int64_t map_tiles = tile_rows_ * tile_columns_;
     block_tiles_ = whole_maps_ ? std::max<std::int64_t>(fitting / map_tiles, 1) * map_tiles : fitting;
   }
 
   // A unit is a row of tiles; or one panel of filters on one image, where maps must be whole.
   std::int64_t units(std::span<const ConstTensor> inputs, const Tensor&) const override {
-    return inputs[0].shape[0] * (whole_maps_ ? matrices_[0].panels() : tile_rows_);
+    return inputs[0].shape[0] * (whole_maps_ ? filters_->panels() : tile_rows_);
   }
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
@@ -93,9 +93,10 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   }
 
  private:
-  // The transformed input of a block should stay in the second-level cache beside the weights; but fewer
-  // tiles than sixteen would read all weights too often.
-  static constexpr std::int64_t kBlockFloats = 65536;
+  // So many tiles share one reading of the weights: a multiple of the rows of every matrix tile. Their
+  // transformed input need not stay in the second-level cache, since a core reads little of it while it
+  // multiplies.
+  static constexpr std::int64_t kBlockTiles = 48;
 
   struct Tile {
     std::int64_t image;
@@ -112,12 +113,8 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   }
 
   void pack_filters() {
-    const auto count = static_cast<std::size_t>(in_ * out_);
-    std::vector<float> planes = transform_filters(winograd_, kernel_);
-    for (std::int64_t p = 0; p < planes_; ++p) {
-      const float* plane = planes.data() + static_cast<std::size_t>(p) * count;
-      matrices_.emplace_back(plane, in_, out_, out_, nullptr, kernels_);
-    }
+    const std::vector<float> planes = transform_filters(winograd_, kernel_);
+    filters_.emplace(planes.data(), planes_, in_, out_, out_, nullptr, kernels_);
     kernel_.values = {};
   }
 
@@ -142,11 +139,11 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   void run_rows(const float* x, float* y, UnitRange range, float* workspace) const {
     const std::int64_t end = range.end * tile_columns_;
     for (std::int64_t first = range.begin * tile_columns_, tiles; first < end; first += tiles) {
-      tiles = std::min(block_tiles_, end - first);
+      tiles = balanced_tile(first, end, block_tiles_);
       transform_input(x, first, tiles, workspace);
-      for (std::int64_t panel = 0; panel < matrices_[0].panels(); ++panel) {
+      for (std::int64_t panel = 0; panel < filters_->panels(); ++panel) {
         multiply(tiles, panel, workspace);
-        const std::int64_t channel = matrices_[0].first_column(panel);
+        const std::int64_t channel = filters_->first_column(panel);
         transform_output(first, tiles, panel, y + channel, out_, 0, workspace);
       }
     }
@@ -155,7 +152,7 @@ class WinogradConv2d final : public Conv2dAlgorithm {
 
   void run_maps(const float* x, float* y, UnitRange range, float* workspace) const {
     const std::int64_t map_tiles = tile_rows_ * tile_columns_;
-    const std::int64_t panels = matrices_[0].panels();
+    const std::int64_t panels = filters_->panels();
     for (std::int64_t unit = range.begin; unit < range.end;) {
       const std::int64_t image = unit / panels;
       const std::int64_t begin = unit % panels;
@@ -166,10 +163,10 @@ class WinogradConv2d final : public Conv2dAlgorithm {
       transform_input(x, first, images * map_tiles, workspace);
       for (std::int64_t panel = begin; panel < end; ++panel) {
         multiply(images * map_tiles, panel, workspace);
-        const std::int64_t channels = matrices_[0].columns(panel);
+        const std::int64_t channels = filters_->columns(panel);
         transform_output(first, images * map_tiles, panel, map(workspace), channels, image, workspace);
         pool_maps(images, channels, map(workspace),
-                  y + image * out_height_ * out_width_ * out_ + matrices_[0].first_column(panel));
+                  y + image * out_height_ * out_width_ * out_ + filters_->first_column(panel));
       }
       unit += (images - 1) * panels + end - begin;
     }
@@ -187,24 +184,14 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   }
 
   void multiply(std::int64_t tiles, std::int64_t panel, float* workspace) const {
-    const float* rows[kernels::kMaxMatrixRows];
-    kernels::MatrixTile product{};
-    product.rows = rows;
-    product.taps = 1;
-    product.depth = in_;
-    product.out_pitch = panel_floats_;
-    product.lowest = -std::numeric_limits<float>::infinity();
-    product.highest = std::numeric_limits<float>::infinity();
+    kernels::MatrixBlock block{};
+    block.x_pitch = padded_in();
+    block.rows = tiles;
+    block.out_pitch = panel_floats_;
     for (std::int64_t p = 0; p < planes_; ++p) {
-      const PackedMatrix& matrix = matrices_[static_cast<std::size_t>(p)];
-      const float* input = input_planes(workspace) + p * input_pitch();
-      float* out = product_planes(workspace) + p * product_pitch();
-      for (std::int64_t done = 0, count; done < tiles; done += count) {
-        count = balanced_tile(done, tiles, matrix.max_rows());
-        for (std::int64_t r = 0; r < count; ++r) rows[r] = input + (done + r) * padded_in();
-        product.out = out + done * panel_floats_;
-        matrix.multiply(product, count, panel);
-      }
+      block.x = input_planes(workspace) + p * input_pitch();
+      block.out = product_planes(workspace) + p * product_pitch();
+      filters_->multiply(block, panel, panel + 1, p);
     }
   }
 
@@ -219,8 +206,8 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     kernels::WinogradOutput row{};
     row.plane_pitch = product_pitch();
     row.tile_pitch = panel_floats_;
-    row.bias = bias_.data() + matrices_[0].first_column(panel);
-    row.channels = static_cast<int>(matrices_[0].columns(panel));
+    row.bias = bias_.data() + filters_->first_column(panel);
+    row.channels = static_cast<int>(filters_->columns(panel));
     row.row_pitch = width * pitch;
     row.column_pitch = pitch;
     row.lowest = activation_.lowest();
@@ -266,7 +253,7 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   bool whole_maps_;
   TapGatherer gatherer_;
   std::vector<float> zeros_;
-  std::vector<PackedMatrix> matrices_;  // one a plane
+  std::optional<PackedMatrix> filters_;  // one matrix a plane
   std::int64_t panel_floats_ = 0;
   std::int64_t block_tiles_ = 0;
 };
