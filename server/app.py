@@ -56,7 +56,7 @@ class Server:
             ModelError: a model cannot be loaded.
             ServerError: the address cannot be listened on.
         """
-        models = Models.load(settings.models, settings.engines, settings.threads)
+        models = Models.load(settings.models, settings.engines, settings.threads, settings.weights)
         server = cls(settings, Inference(models, settings))
         await server._server.start()
         return server

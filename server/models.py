@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyconv.engines.base import EngineName
+from pyconv.engines.base import EngineName, WeightStorage
 from pyconv.errors import InputError, unknown_name
 from pyconv.model import Model, load
 from pyconv.server.errors import NotFoundError
@@ -37,15 +37,28 @@ class Models:
 
     @classmethod
     def load(
-        cls, specs: Sequence[ModelSpec], engines: Sequence[EngineName], threads: int
+        cls,
+        specs: Sequence[ModelSpec],
+        engines: Sequence[EngineName],
+        threads: int,
+        weights: WeightStorage = "float32",
     ) -> Models:
         """Load every model on every engine, and run each once so that no request is the first.
+
+        Args:
+            specs: what to load, under which name.
+            engines: the engines, the default first.
+            threads: how many of them one call may use.
+            weights: how the native engine keeps the weights of dense layers.
 
         Raises:
             ModelError: a file is missing or broken, or an engine lacks one of its operators.
         """
         return cls(
-            {spec.name: [_load(spec, engine, threads) for engine in engines] for spec in specs}
+            {
+                spec.name: [_load(spec, engine, threads, weights) for engine in engines]
+                for spec in specs
+            }
         )
 
     @property
@@ -85,8 +98,9 @@ class Models:
         )
 
 
-def _load(spec: ModelSpec, engine: EngineName, threads: int) -> ServedModel:
-    model = load(spec.source, engine=engine, threads=threads)
+def _load(spec: ModelSpec, engine: EngineName, threads: int, weights: WeightStorage) -> ServedModel:
+    stored: WeightStorage = weights if engine == "native" else "float32"
+    model = load(spec.source, engine=engine, threads=threads, weights=stored)
     contract = model.input_contract
     if contract is not None:
         shape = (1, contract.height, contract.width, contract.channels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyconv import bundled
-from pyconv.engines.base import EngineName
+from pyconv.engines.base import EngineName, WeightStorage
 from pyconv.errors import InputError
 
 DEFAULT_PORT = 50051
@@ -57,6 +57,7 @@ class Settings:
         host: the address to listen on.
         port: the port; 0 takes a free one.
         threads: how many threads the engine may use for one call.
+        weights: how the native engine keeps the weights of dense layers.
         concurrency: how many requests are computed at the same time.
         max_message_bytes: the largest request message, and the largest answer with activations.
         max_images: the most images in one request.
@@ -72,6 +73,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     threads: int = 1
+    weights: WeightStorage = "float32"
     concurrency: int = os.cpu_count() or 1
     max_message_bytes: int = 16 * MIB
     max_images: int = 256

@@ -6,6 +6,8 @@
 #include <math.h>
 #if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 #if !defined(PYCONV_ISA_LEVEL)
@@ -774,6 +776,15 @@ inline Vector error_function(Vector x) {
   return size < 1.0F ? near : (x < 0.0F ? -far : far);
 }
 
+// The nearest multiple of the scale, ties to the even one, of the 256 that a byte can count: from `below` of
+// them below zero upwards. What ONNX's QuantizeLinear and DequantizeLinear make of x together.
+inline Vector quantized_steps(Vector x, Vector scale, Vector below) {
+  // Clamped first, since adding the magic number, 1.5 * 2^23, rounds only what is far below it.
+  const Vector steps = at_most(at_least(x / scale, -below), 255.0F - below);
+  const Vector magic = splat(12582912.0F);
+  return (steps + magic) - magic;
+}
+
 template <class F>
 inline void map(const float* x, float* y, Index count, F f) {
   Index i = 0;
@@ -840,6 +851,8 @@ void activate(Activation function, float alpha, float beta, const float* x, floa
       return map(x, y, count, [](Vector v) { return 1.0F / v; });
     case Activation::kErf:
       return map(x, y, count, [](Vector v) { return error_function(v); });
+    case Activation::kQuantize:
+      return map(x, y, count, [=](Vector v) { return a * quantized_steps(v, a, b); });
   }
 }
 
@@ -959,6 +972,210 @@ void softmax(const float* x, float* y, Index count, bool logarithm) {
   }
 }
 
+// -- Products with narrow weights --------------------------------------------------------------
+
+typedef std::int8_t Bytes __attribute__((vector_size(kLanes)));
+typedef std::int8_t BytePairs __attribute__((vector_size(kLanes * 2)));
+typedef std::int16_t Shorts __attribute__((vector_size(kLanes * 2)));
+typedef std::int16_t ShortPairs __attribute__((vector_size(kLanes * 4)));
+
+// A vector of any type from memory without alignment.
+template <class V>
+inline V load_as(const void* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// kLanes bytes as floats, twice as many as int16, and sums of products of neighbours: lane i is
+// a[2i] * b[2i] + a[2i + 1] * b[2i + 1]. By name, since g++ widens vectors piece by piece.
+#if defined(__AVX512BW__)
+inline Vector load_bytes(const char* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_as<__m128i>(p)));
+}
+inline ShortPairs load_byte_pairs(const char* p) {
+  return reinterpret_cast<ShortPairs>(_mm512_cvtepi8_epi16(load_as<__m256i>(p)));
+}
+inline IntVector multiply_pairs(ShortPairs a, ShortPairs b) {
+  return reinterpret_cast<IntVector>(
+      _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
+#elif defined(__AVX2__)
+inline Vector load_bytes(const char* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline ShortPairs load_byte_pairs(const char* p) {
+  return reinterpret_cast<ShortPairs>(_mm256_cvtepi8_epi16(load_as<__m128i>(p)));
+}
+inline IntVector multiply_pairs(ShortPairs a, ShortPairs b) {
+  return reinterpret_cast<IntVector>(
+      _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+#else
+inline Vector load_bytes(const char* p) { return __builtin_convertvector(load_as<Bytes>(p), Vector); }
+inline ShortPairs load_byte_pairs(const char* p) {
+  return __builtin_convertvector(load_as<BytePairs>(p), ShortPairs);
+}
+inline IntVector multiply_pairs(ShortPairs a, ShortPairs b) {
+#if defined(__SSE2__)
+  return reinterpret_cast<IntVector>(
+      _mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+  const IntVector u = reinterpret_cast<IntVector>(a), v = reinterpret_cast<IntVector>(b);
+  return (u << 16 >> 16) * (v << 16 >> 16) + (u >> 16) * (v >> 16);
+#endif
+}
+#endif
+
+// The two vectors of a strip, or of several beside each other, at one group of rows: vector v of the block.
+template <class Weights>
+inline const char* strip_vector(const char* group, Index strip_bytes, int v) {
+  return group + v / 2 * strip_bytes + v % 2 * kLanes * Weights::kGroup * Weights::kBytes;
+}
+
+// Each of these adds to sums[r][v] what one group of rows of the matrix gives with `left` elements of each
+// row of x: all of a group's, or fewer at the end.
+struct Bfloat16Weights {
+  static constexpr int kGroup = 2;
+  static constexpr int kBytes = 2;
+  using X = float;
+  using Sum = Vector;
+
+  template <int kRows, int kVectors>
+  static void add(const float* x, Index pitch, const char* group, Index strip_bytes, Index left,
+                  Sum (&sums)[kRows][kVectors]) {
+    for (int v = 0; v < kVectors; ++v) {
+      const auto pair = load_as<IntVector>(strip_vector<Bfloat16Weights>(group, strip_bytes, v));
+      const Vector even = reinterpret_cast<Vector>(pair << 16);
+      for (int r = 0; r < kRows; ++r) sums[r][v] += splat(x[r * pitch]) * even;
+      if (left < kGroup) continue;
+      const Vector odd = reinterpret_cast<Vector>(pair & ~0xFFFF);
+      for (int r = 0; r < kRows; ++r) sums[r][v] += splat(x[r * pitch + 1]) * odd;
+    }
+  }
+};
+
+struct Int8Weights {
+  static constexpr int kGroup = 1;
+  static constexpr int kBytes = 1;
+  using X = float;
+  using Sum = Vector;
+
+  template <int kRows, int kVectors>
+  static void add(const float* x, Index pitch, const char* group, Index strip_bytes, Index,
+                  Sum (&sums)[kRows][kVectors]) {
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector weights = load_bytes(strip_vector<Int8Weights>(group, strip_bytes, v));
+      for (int r = 0; r < kRows; ++r) sums[r][v] += splat(x[r * pitch]) * weights;
+    }
+  }
+};
+
+struct IntegerWeights {
+  static constexpr int kGroup = 2;
+  static constexpr int kBytes = 1;
+  using X = std::int16_t;
+  using Sum = IntVector;
+
+  template <int kRows, int kVectors>
+  static void add(const std::int16_t* x, Index pitch, const char* group, Index strip_bytes, Index,
+                  Sum (&sums)[kRows][kVectors]) {
+    ShortPairs pairs[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      const auto pair = load_as<std::int32_t>(x + r * pitch);
+      pairs[r] = reinterpret_cast<ShortPairs>(pair - IntVector{});
+    }
+    for (int v = 0; v < kVectors; ++v) {
+      const ShortPairs weights = load_byte_pairs(strip_vector<IntegerWeights>(group, strip_bytes, v));
+      for (int r = 0; r < kRows; ++r) sums[r][v] += multiply_pairs(pairs[r], weights);
+    }
+  }
+};
+
+template <class Weights, int kRows, int kVectors>
+inline void narrow_block(const NarrowProduct& product, Index row, Index strip) {
+  using X = typename Weights::X;
+  constexpr Index kGroupBytes = 2 * kLanes * Weights::kGroup * Weights::kBytes;
+  const char* group = static_cast<const char*>(product.matrix) + strip * product.strip_bytes;
+  const X* x = static_cast<const X*>(product.x) + row * product.x_pitch;
+  typename Weights::Sum sums[kRows][kVectors] = {};
+  Index k = 0;
+  for (; k + Weights::kGroup <= product.depth; k += Weights::kGroup, group += kGroupBytes) {
+    Weights::template add<kRows, kVectors>(x + k, product.x_pitch, group, product.strip_bytes,
+                                           Weights::kGroup, sums);
+  }
+  if (k < product.depth) {
+    Weights::template add<kRows, kVectors>(x + k, product.x_pitch, group, product.strip_bytes, 1, sums);
+  }
+
+  const Vector lowest = splat(product.lowest), highest = splat(product.highest);
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    const Index column = strip * 2 * kLanes + v * kLanes;
+    const Index left = product.columns - column;
+    if (left <= 0) break;
+    const Vector scale = load(product.scales + column), bias = load(product.bias + column);
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const Vector sum = __builtin_convertvector(sums[r][v], Vector) * scale + bias;
+      const Vector y = at_most(at_least(sum, lowest), highest);
+      float* out = product.out + (row + r) * product.out_pitch + column;
+      if (left >= kLanes) {
+        store(out, y);
+      } else {
+        store_part(out, y, left);
+      }
+    }
+  }
+}
+
+// Blocks of kVectors vectors from `strip` on, then of half as many, and so on.
+template <class Weights, int kRows, int kVectors>
+inline void narrow_strips(const NarrowProduct& product, Index row, Index strip) {
+  constexpr Index kStrips = kVectors / 2;
+  const Index strips = (product.columns + 2 * kLanes - 1) / (2 * kLanes);
+  for (; strip + kStrips <= strips; strip += kStrips) {
+    narrow_block<Weights, kRows, kVectors>(product, row, strip);
+  }
+  if constexpr (kStrips > 1) narrow_strips<Weights, kRows, kVectors / 2>(product, row, strip);
+}
+
+// Eight sums at once hide the latency of multiply-adds and leave 16 registers room for their operands.
+template <class Weights, int kRows>
+inline void narrow_rows(const NarrowProduct& product, Index row) {
+  for (; row + kRows <= product.rows; row += kRows) narrow_strips<Weights, kRows, 8 / kRows>(product, row, 0);
+  if constexpr (kRows > 1) narrow_rows<Weights, kRows / 2>(product, row);
+}
+
+template <class Weights>
+void narrow_product(const NarrowProduct& product) {
+  narrow_rows<Weights, 4>(product, 0);
+}
+
+template <class Weights>
+constexpr NarrowKernel narrow_kernel() {
+  return {Weights::kGroup, &narrow_product<Weights>};
+}
+
+void quantize(const float* x, float scale, float below, std::int16_t* q, Index count) {
+  const Vector step = splat(scale), levels = splat(below);
+  const auto convert = [=](Vector v) {
+    const Vector steps = quantized_steps(v, step, levels);
+    // NaN is no integer; it counts as 0.
+    return __builtin_convertvector(__builtin_convertvector(steps == steps ? steps : Vector{}, IntVector),
+                                   Shorts);
+  };
+  Index i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Shorts steps = convert(load(x + i));
+    __builtin_memcpy(q + i, &steps, sizeof steps);
+  }
+  if (i < count) {
+    const Shorts steps = convert(load_part(x + i, count - i));
+    for (Index j = 0; i + j < count; ++j) q[i + j] = steps[j];
+  }
+}
+
 // -- The machine's limit -----------------------------------------------------------------------
 
 float saturate(Index iterations) {
@@ -1012,6 +1229,10 @@ constexpr KernelTable kTable = {
     &binary,
     &transpose,
     &softmax,
+    narrow_kernel<Bfloat16Weights>(),
+    narrow_kernel<Int8Weights>(),
+    narrow_kernel<IntegerWeights>(),
+    &quantize,
     &saturate,
 };
 

@@ -213,9 +213,42 @@ enum class Activation : int {
   kNegative,
   kReciprocal,
   kErf,
+  kQuantize,
 };
 
 enum class Binary : int { kAdd, kSubtract, kMultiply, kDivide, kMaximum, kMinimum, kPower };
+
+// A product with a matrix whose elements take fewer bits than a float. Its columns are cut into strips of two
+// vectors, W = 2 * lanes, each of which a kernel reads from front to end; `group` rows lie interleaved, so
+// that what is multiplied together comes into one register:
+//
+//   element (k, j) stands in strip j / W, at position (k / group * W + j % W) * group + k % group; rows and
+//   columns that fill up the last group and strip are zero
+//
+//   out[r, j] = clamp(bias[j] + scales[j] * sum over k of x[r, k] * matrix(k, j))
+//
+// for 0 <= j < columns. The order of the sum does not depend on `rows`.
+struct NarrowProduct {
+  const void* x;         // rows of `depth` elements: floats, or int16 for integer products
+  std::int64_t x_pitch;  // from a row of x to the next, in its elements
+  std::int64_t rows;
+  std::int64_t depth;
+  const void* matrix;
+  std::int64_t strip_bytes;  // from a strip to the next
+  const float* scales;       // filled up to whole strips
+  const float* bias;         // likewise
+  float* out;
+  std::int64_t out_pitch;
+  std::int64_t columns;
+  float lowest;  // the bounds of clamp; NaN passes through
+  float highest;
+};
+
+// bfloat16 is the upper half of a float.
+struct NarrowKernel {
+  int group;
+  void (*run)(const NarrowProduct&);
+};
 
 struct KernelTable {
   const char* name;  // the ISA level: "baseline", "avx2", "avx512"
@@ -258,6 +291,14 @@ struct KernelTable {
 
   // Softmax, or its logarithm, of one row.
   void (*softmax)(const float* x, float* y, std::int64_t count, bool logarithm);
+
+  NarrowKernel bfloat16_product;  // x in float, the matrix in bfloat16
+  NarrowKernel int8_product;      // x in float, the matrix in int8
+  // x in int16, the matrix in int8, summed in int32, which must not overflow; where the depth is odd, one
+  // more element of each row of x can be read.
+  NarrowKernel integer_product;
+  // q[i] = x[i] / scale, rounded to the nearest integer, ties to even, between -below and 255 - below.
+  void (*quantize)(const float* x, float scale, float below, std::int16_t* q, std::int64_t count);
 
   // Does 2 * lanes * 12 * iterations floating-point operations as fast as the core can, in registers.
   float (*saturate)(std::int64_t iterations);

@@ -47,6 +47,7 @@ const std::map<std::string, Entry>& entries() {
       {"negative", {Activation::kNegative}},
       {"reciprocal", {Activation::kReciprocal}},
       {"erf", {Activation::kErf}},
+      {"quantize", {Activation::kQuantize, 1.0F}},
   };
   return table;
 }

@@ -5,6 +5,7 @@
 
 #include "base/errors.h"
 #include "ops/activation.h"
+#include "ops/narrow_dense.h"
 #include "ops/packed_matrix.h"
 
 namespace pyconv {
@@ -15,23 +16,10 @@ class Dense final : public Operator {
  public:
   Dense(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
       : activation_(ActivationSpec::parse(attributes)), kernels_(kernels) {
-    const std::string& operation = attributes.operation();
-    const Array& weights = attributes.array("weights");
-    if (x.rank() < 1) throw ArgumentError(operation, "x", "shape (..., in)", to_string(x));
-    const std::int64_t in = x[x.rank() - 1];
-    if (weights.shape.rank() != 2 || weights.shape[0] != in || weights.shape[1] < 1) {
-      throw ArgumentError(operation, "weights",
-                          "shape (" + std::to_string(in) + ", out) for x " + to_string(x),
-                          to_string(weights.shape));
-    }
-    in_ = in;
-    out_ = weights.shape[1];
-    const Array* bias = attributes.optional_array("bias");
-    if (bias != nullptr && bias->shape != Shape{out_}) {
-      throw ArgumentError(operation, "bias", "shape (" + std::to_string(out_) + ",)", to_string(bias->shape));
-    }
-    matrix_.emplace(weights.values.data(), 1, in_, out_, out_,
-                    bias == nullptr ? nullptr : bias->values.data(), kernels);
+    const DenseWeights dense = parse_dense(attributes, x);
+    in_ = dense.in;
+    out_ = dense.out;
+    matrix_.emplace(dense.weights.values.data(), 1, in_, out_, out_, dense.bias.data(), kernels);
     output_shape_ = x;
     output_shape_[x.rank() - 1] = out_;
   }
@@ -88,8 +76,29 @@ class Dense final : public Operator {
 
 }  // namespace
 
+DenseWeights parse_dense(const Attributes& attributes, const Shape& x) {
+  const std::string& operation = attributes.operation();
+  const Array& weights = attributes.array("weights");
+  if (x.rank() < 1) throw ArgumentError(operation, "x", "shape (..., in)", to_string(x));
+  const std::int64_t in = x[x.rank() - 1];
+  if (weights.shape.rank() != 2 || weights.shape[0] != in || weights.shape[1] < 1) {
+    throw ArgumentError(operation, "weights", "shape (" + std::to_string(in) + ", out) for x " + to_string(x),
+                        to_string(weights.shape));
+  }
+  const std::int64_t out = weights.shape[1];
+  const Array* bias = attributes.optional_array("bias");
+  if (bias != nullptr && bias->shape != Shape{out}) {
+    throw ArgumentError(operation, "bias", "shape (" + std::to_string(out) + ",)", to_string(bias->shape));
+  }
+  const std::vector<float> zeros(static_cast<std::size_t>(bias == nullptr ? out : 0), 0.0F);
+  return {weights, bias == nullptr ? zeros : bias->values, in, out};
+}
+
 std::unique_ptr<Operator> make_dense(const Attributes& attributes, std::span<const Shape> inputs,
                                      const kernels::KernelTable& kernels) {
+  if (attributes.text("storage", "float32") != "float32") {
+    return make_narrow_dense(attributes, inputs[0], kernels);
+  }
   return std::make_unique<Dense>(attributes, inputs[0], kernels);
 }
 

@@ -98,6 +98,13 @@ double clip(double x, double lowest, double highest) { return smaller(greater(x,
 double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 double softplus(double x) { return x > 30.0 ? x : std::log1p(std::exp(x)); }
 
+// x as a whole number of steps, ties to even, of the 256 from `below` of them below zero upwards.
+double quantized(double x, double step, double below) {
+  // The quotient is rounded to float32 first: near a tie its last bit decides, as ONNX computes it.
+  const auto quotient = static_cast<double>(static_cast<float>(x) / static_cast<float>(step));
+  return clip(std::nearbyint(quotient), -below, 255.0 - below);
+}
+
 double activated(double x, const Attributes& attributes) {
   const std::string name = attributes.text("activation", "linear");
   const auto alpha = [&](double otherwise) { return attributes.number("alpha", otherwise); };
@@ -128,6 +135,7 @@ double activated(double x, const Attributes& attributes) {
   if (name == "negative") return -x;
   if (name == "reciprocal") return 1.0 / x;
   if (name == "erf") return std::erf(x);
+  if (name == "quantize") return alpha(1.0) * quantized(x, alpha(1.0), beta(0.0));
   throw ArgumentError("reference: there is no activation '" + name + "'");
 }
 
@@ -297,12 +305,51 @@ Tensor global_pool2d(const Attributes& attributes, std::span<const Tensor> input
   return y;
 }
 
+// To eight significant bits, ties to even.
+double bfloat16(double value) {
+  int exponent = 0;
+  const double mantissa = std::frexp(value, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 8)), exponent - 8);
+}
+
+// What the storage leaves of a dense layer's weights.
+std::vector<double> stored_weights(const Attributes& attributes, const Array& weights) {
+  const std::string storage = attributes.text("storage", "float32");
+  const Array* scales = attributes.optional_array("weight_scales");
+  const std::int64_t in = weights.shape[0];
+  const std::int64_t out = weights.shape[1];
+  std::vector<double> stored;
+  for (const float value : weights.values) {
+    stored.push_back(storage == "bfloat16" ? bfloat16(static_cast<double>(value))
+                                           : static_cast<double>(value));
+  }
+  if (storage != "int8") return stored;
+  for (std::int64_t column = 0; column < out; ++column) {
+    double most = 0.0;
+    for (std::int64_t row = 0; row < in; ++row) {
+      most = std::max(most, std::abs(get(weights, row * out + column)));
+    }
+    // In float32, as the operator has it, since a weight that lies between two steps goes by its last bit.
+    float scale = most > 0.0 ? static_cast<float>(most) / 127.0F : 1.0F;
+    if (scales != nullptr) scale = scales->values.at(static_cast<std::size_t>(column));
+    for (std::int64_t row = 0; row < in; ++row) {
+      double& value = stored.at(static_cast<std::size_t>(row * out + column));
+      const auto steps = static_cast<double>(static_cast<float>(value) / scale);
+      value = static_cast<double>(scale) * clip(std::nearbyint(steps), -128.0, 127.0);
+    }
+  }
+  return stored;
+}
+
 Tensor dense(const Attributes& attributes, std::span<const Tensor> inputs) {
   const Tensor& x = inputs[0];
   const Array& weights = attributes.array("weights");
   const Array* bias = attributes.optional_array("bias");
   const std::int64_t in = weights.shape[0];
   const std::int64_t out = weights.shape[1];
+  const std::vector<double> stored = stored_weights(attributes, weights);
+  const double x_scale = attributes.number("x_scale", 0.0);
+  const auto x_below = static_cast<double>(attributes.integer("x_below", 0));
   Integers sizes = sizes_of(x.shape);
   sizes.back() = out;
   return tabulate(sizes, [&](const Integers& index) {
@@ -311,7 +358,9 @@ Tensor dense(const Attributes& attributes, std::span<const Tensor> inputs) {
     double sum = bias == nullptr ? 0.0 : get(*bias, k);
     for (std::int64_t c = 0; c < in; ++c) {
       from.back() = c;
-      sum += get(x, from) * get(weights, c * out + k);
+      const double from_x =
+          x_scale > 0.0 ? x_scale * quantized(get(x, from), x_scale, x_below) : get(x, from);
+      sum += from_x * stored.at(static_cast<std::size_t>(c * out + k));
     }
     return activated(sum, attributes);
   });

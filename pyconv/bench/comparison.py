@@ -40,6 +40,7 @@ def compare(
     *,
     contestants: Mapping[str, Contestant] = CONTESTANTS,
     layers: bool = False,
+    tolerance: float = TOLERANCE,
     progress: Callable[[str, float], None] = lambda _text, _share: None,
 ) -> Report:
     """Compare the contestants' speed on every model, number of threads and batch size.
@@ -51,6 +52,8 @@ def compare(
         budget: how long each cell is measured.
         contestants: who takes part, by name. The ratios are about the first.
         layers: whether the first is then timed step by step, too.
+        tolerance: the largest difference of outputs, as a share of their scale, at which a cell
+            is timed.
         progress: is told what is being measured, and which share of the benchmark is done, 0 to 1.
 
     Returns:
@@ -77,7 +80,7 @@ def compare(
         tell(0.0)
         try:
             trial = _load(subject, files[subject.model], contestants)
-            difference = _largest_difference(trial)
+            difference = _largest_difference(trial, tolerance)
             samples = interleave(
                 {
                     name: partial(runner.call, trial.inputs)
@@ -98,7 +101,7 @@ def compare(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=machine,
         budget=budget,
-        tolerance=TOLERANCE,
+        tolerance=tolerance,
         cells=cells,
         refusals=refusals,
         notes=_notes(cells, machine, measure_peak()),
@@ -118,14 +121,17 @@ def _load(subject: Subject, path: Path, contestants: Mapping[str, Contestant]) -
     return _Trial(runners, random_inputs(load(path, engine="onnxruntime").inputs, subject.batch))
 
 
-def _largest_difference(trial: _Trial) -> float:
+def _largest_difference(trial: _Trial, tolerance: float) -> float:
     """The largest difference of the contestants' outputs from the first's."""
     outputs = {
         name: runner.outputs(runner.call(trial.inputs)) for name, runner in trial.runners.items()
     }
     first, *others = outputs
     return max(
-        (_require_agreement(first, outputs[first], other, outputs[other]) for other in others),
+        (
+            _require_agreement(first, outputs[first], other, outputs[other], tolerance)
+            for other in others
+        ),
         default=0.0,
     )
 
@@ -186,15 +192,20 @@ def _cell(
 
 
 def _require_agreement(
-    first: str, outputs: Mapping[str, Array], other: str, expected: Mapping[str, Array]
+    first: str,
+    outputs: Mapping[str, Array],
+    other: str,
+    expected: Mapping[str, Array],
+    tolerance: float,
 ) -> float:
     largest = 0.0
     for name, array in expected.items():
         difference = _difference(outputs[name], array)
-        if not difference <= TOLERANCE:
+        if not difference <= tolerance:
             raise DisagreementError(
                 f"not timed: {first} and {other} differ by {difference:.2g} of the scale of the "
-                f"output {name!r}, more than the {TOLERANCE:g} at which their times would compare"
+                f"output {name!r}, more than the {tolerance:g} at which their times would compare; "
+                "int8 differs by more, and can be allowed to: --tolerance"
             )
         largest = max(largest, difference)
     return largest

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyconv.engines.base import Array, Step
+from pyconv.engines.base import Array, Step, WeightStorage
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,12 @@ class Contestant:
     load: Callable[[Path, int], Runner]
 
 
-def _native(path: Path, threads: int, *, exact: bool = False) -> Runner:
+def _native(
+    path: Path, threads: int, *, exact: bool = False, weights: WeightStorage = "float32"
+) -> Runner:
     from pyconv.engines.native import NativeEngine
 
-    engine = NativeEngine(path, threads, exact)
+    engine = NativeEngine(path, threads, exact, weights)
     return Runner(engine.run, dict, engine.steps(), engine.time_steps)
 
 
@@ -71,13 +73,16 @@ CONTESTANTS: Mapping[str, Contestant] = {
 """By name. The first is the one that the ratios are about."""
 
 
-def chosen(peers: Sequence[str] | None, *, exact: bool = False) -> dict[str, Contestant]:
+def chosen(
+    peers: Sequence[str] | None, *, exact: bool = False, weights: WeightStorage = "float32"
+) -> dict[str, Contestant]:
     """The engines, and other runtimes beside them.
 
     Args:
         peers: their names, of those in `pyconv.bench.peers.PEERS`; empty for all that are
             installed, None for none.
         exact: whether native keeps convolutions to direct products.
+        weights: how native keeps the weights of dense layers.
 
     Raises:
         MissingExtraError: one that was named is not installed.
@@ -85,5 +90,6 @@ def chosen(peers: Sequence[str] | None, *, exact: bool = False) -> dict[str, Con
     """
     from pyconv.bench.peers import installed
 
-    found = {**CONTESTANTS, "native": Contestant("pyconv", partial(_native, exact=exact))}
+    native = partial(_native, exact=exact, weights=weights)
+    found = {**CONTESTANTS, "native": Contestant("pyconv", native)}
     return found if peers is None else found | installed(peers)

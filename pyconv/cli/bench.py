@@ -77,6 +77,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--exact", action="store_true", help="keep native's convolutions to direct products"
     )
     parser.add_argument(
+        "--weights",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="how native keeps the weights of dense layers (default: float32)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="time engines whose outputs differ by at most X of their scale (default: 1e-4, and "
+        "0.1 with --weights bfloat16 or int8); a quantized file needs about 0.1",
+    )
+    parser.add_argument(
         "--seconds",
         type=float,
         default=1.0,
@@ -116,6 +129,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv bench fashion --batch 1 256 --threads 1 --seconds 5
   pyconv bench fashion --layers --batch 256 --threads 1
   pyconv bench fashion --peers openvino litert --threads 1
+  pyconv bench fashion --weights int8 --batch 1 --threads 1
   pyconv bench my-network.onnx --json bench.json --plot bench.png
   pyconv bench my-network.onnx --compare bench.json
   pyconv bench digits --json | jq '.cells[].ratios.onnxruntime.median'
@@ -142,8 +156,9 @@ def run(args: argparse.Namespace) -> int:
             args.batch,
             args.threads,
             Budget(args.seconds, args.rounds),
-            contestants=contestants.chosen(args.peers, exact=args.exact),
+            contestants=contestants.chosen(args.peers, exact=args.exact, weights=args.weights),
             layers=args.layers,
+            tolerance=_tolerance(args),
             progress=progress,
         )
     if before is not None:
@@ -159,6 +174,15 @@ def run(args: argparse.Namespace) -> int:
         plot.save(report, args.plot)
         print(f"chart: {args.plot}", file=sys.stderr)
     return 1 if report.refusals else 0
+
+
+def _tolerance(args: argparse.Namespace) -> float:
+    if args.tolerance is None:
+        return 1e-4 if args.weights == "float32" else 0.1
+    if not args.tolerance > 0:
+        raise InputError(f"--tolerance: expected a number above 0, got {args.tolerance}")
+    tolerance: float = args.tolerance
+    return tolerance
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from pyconv.errors import InputError
 
 Array: TypeAlias = NDArray[Any]
 EngineName: TypeAlias = Literal["native", "onnxruntime"]
+WeightStorage: TypeAlias = Literal["float32", "bfloat16", "int8"]
+"""How the native engine keeps the weights of dense layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,22 +171,28 @@ def shape_text(shape: Sequence[int | None] | None) -> str:
     return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
 
 
-def create(name: str, path: Path, threads: int, exact: bool = False) -> Engine:
+def create(
+    name: str,
+    path: Path,
+    threads: int,
+    exact: bool = False,
+    weights: WeightStorage = "float32",
+) -> Engine:
     """Load an ONNX file into the engine of that name.
 
     Raises:
-        InputError: no engine has that name.
+        InputError: no engine has that name, or it cannot store weights so.
         ModelError: the file is missing or broken.
         UnsupportedOperatorError: the native engine lacks an operator of the graph.
     """
 
     # Each engine's library comes in when it is first asked for, and no sooner.
-    def native() -> Callable[[Path, int, bool], Engine]:
+    def native() -> Callable[[Path, int, bool, WeightStorage], Engine]:
         from pyconv.engines.native import NativeEngine
 
         return NativeEngine
 
-    def onnxruntime() -> Callable[[Path, int, bool], Engine]:
+    def onnxruntime() -> Callable[[Path, int, bool, WeightStorage], Engine]:
         from pyconv.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine
@@ -192,4 +200,8 @@ def create(name: str, path: Path, threads: int, exact: bool = False) -> Engine:
     engines = {"native": native, "onnxruntime": onnxruntime}
     if name not in engines:
         raise InputError(f"engine: expected one of {sorted(engines)}, got {name!r}")
-    return engines[name]()(path, threads, exact)
+    if weights not in get_args(WeightStorage):
+        raise InputError(
+            f"weights: expected one of {', '.join(get_args(WeightStorage))}, got {weights!r}"
+        )
+    return engines[name]()(path, threads, exact, weights)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs, tensor_names
+from pyconv.engines.base import (
+    Array,
+    EngineName,
+    Step,
+    TensorInfo,
+    WeightStorage,
+    check_inputs,
+    tensor_names,
+)
 from pyconv.errors import InputError, ModelError, UnsupportedOperatorError
 from pyconv.graph import importer, reader
 from pyconv.graph.batch import Batch, BatchError, Shape, at_batch
@@ -33,9 +42,15 @@ class NativeEngine:
 
     name: EngineName = "native"
 
-    def __init__(self, path: Path, threads: int = 1, exact: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 1,
+        exact: bool = False,
+        weights: WeightStorage = "float32",
+    ) -> None:
         self.threads = threads
-        self._exact = exact
+        self._compile = partial(compile_network, threads=threads, exact=exact, weights=weights)
         self._file = reader.read(path)
         self.inputs: Sequence[TensorInfo] = self._file.inputs
         self._output_names = tuple(info.name for info in self._file.outputs)
@@ -44,7 +59,7 @@ class NativeEngine:
         self.network = self._import_for_any_batch()
         self._default: Compiled | None = None
         if self.network is not None:
-            self._default = compile_network(self.network, self._output_names, threads, exact)
+            self._default = self._compile(self.network, self._output_names)
         uses_all = self._default is not None and len(self._default.inputs) == len(self.inputs)
         self._direct = self._default if uses_all else None
         self.outputs: Sequence[TensorInfo] = [self._completed(i) for i in self._file.outputs]
@@ -100,7 +115,7 @@ class NativeEngine:
                 network = self.network if shapes is None else self._import_for(shapes)
                 assert network is not None  # or `shapes` would have been given
                 try:
-                    self._variants[key] = compile_network(network, names, self.threads, self._exact)
+                    self._variants[key] = self._compile(network, names)
                 except ModelError as error:
                     raise ModelError(f"{self._file.path}: {error}") from error
             self._variants.move_to_end(key)

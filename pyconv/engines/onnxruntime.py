@@ -9,7 +9,15 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from pyconv.engines.base import Array, EngineName, Step, TensorInfo, check_inputs, tensor_names
+from pyconv.engines.base import (
+    Array,
+    EngineName,
+    Step,
+    TensorInfo,
+    WeightStorage,
+    check_inputs,
+    tensor_names,
+)
 from pyconv.errors import InputError, ModelError, unknown_name
 
 _DTYPES = {
@@ -42,8 +50,24 @@ class OnnxRuntimeEngine:
 
     name: EngineName = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int = 1, exact: bool = False) -> None:
-        """Load a file. onnxruntime's convolutions are direct products, `exact` or not."""
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 1,
+        exact: bool = False,
+        weights: WeightStorage = "float32",
+    ) -> None:
+        """Load a file. onnxruntime's convolutions are direct products, `exact` or not.
+
+        Raises:
+            InputError: `weights` are to be stored in another type than the file's.
+            ModelError: onnxruntime refuses the file.
+        """
+        if weights != "float32":
+            raise InputError(
+                f"weights: onnxruntime keeps weights as the file has them, so {weights!r} is for "
+                "engine='native' alone; for onnxruntime make a file of int8 with pyconv quantize"
+            )
         self.threads = threads
         self._path = path
         self._lock = threading.Lock()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyconv import _core
-from pyconv.engines.base import Array, Step
+from pyconv.engines.base import Array, Step, WeightStorage
 from pyconv.errors import InputError, unknown_name
 from pyconv.graph.batch import has_batch
 from pyconv.graph.constants import Known
@@ -77,7 +77,11 @@ class Compiled:
 
 
 def compile_network(
-    network: Network, names: Sequence[str], threads: int, exact: bool = False
+    network: Network,
+    names: Sequence[str],
+    threads: int,
+    exact: bool = False,
+    weights: WeightStorage = "float32",
 ) -> Compiled:
     """Compile what computes some tensors of a network and nothing else.
 
@@ -86,6 +90,7 @@ def compile_network(
         names: ONNX tensors, each once.
         threads: how many threads a run may use.
         exact: whether convolutions keep to direct products.
+        weights: how dense layers keep their weights.
 
     Raises:
         InputError: a tensor does not exist.
@@ -99,7 +104,7 @@ def compile_network(
     values = list(dict.fromkeys(o.value for o in graph.outputs if o.value not in graph.inputs))
     used = {name for node in graph.nodes for name in node.inputs}
     inputs = [name for name in graph.inputs if name in used]
-    program = lower(graph, inputs, values, threads, exact) if values else None
+    program = lower(graph, inputs, values, threads, exact, weights) if values else None
     batched = [name for name in graph.inputs if has_batch(graph.shape(name))]
     return Compiled(
         names=tuple(names),

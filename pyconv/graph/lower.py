@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 
 from pyconv import _core
+from pyconv.engines.base import WeightStorage
 from pyconv.errors import InputError, ModelError
 from pyconv.graph.batch import Batch, Shape
 from pyconv.graph.ir import Graph
 
 
 def lower(
-    graph: Graph, inputs: list[str], outputs: list[str], threads: int, exact: bool = False
+    graph: Graph,
+    inputs: list[str],
+    outputs: list[str],
+    threads: int,
+    exact: bool = False,
+    weights: WeightStorage = "float32",
 ) -> _core.Program:
     """Build the program.
 
@@ -23,6 +29,7 @@ def lower(
         outputs: the values that each run returns, in order, each once.
         threads: how many threads a run may use.
         exact: whether convolutions keep to direct products.
+        weights: how dense layers keep their weights, where the file does not say it itself.
 
     Raises:
         ModelError: the native engine refuses a step.
@@ -39,6 +46,8 @@ def lower(
         attributes = {name: _native(value) for name, value in node.attributes.items()}
         if node.op == "conv2d":
             attributes["exact"] = int(exact)
+        elif node.op == "dense":
+            attributes.setdefault("storage", weights)
         shape = graph.shape(node.output)
         try:
             ids[node.output] = builder.add(node.op, operands, attributes, name=node.tensors[-1])
