@@ -31,10 +31,15 @@ class Known:
     Attributes:
         values: numbers; or, where the batch is among them, an object array of int and `Batch`.
         dtype: the ONNX tensor's element type, as NumPy names it.
+        steps: where DequantizeLinear made it of int8 without a zero point, what a step of one is
+            worth: one number, or one for each place of `steps_axis`.
+        steps_axis: see `steps`.
     """
 
     values: NDArray[Any]
     dtype: str
+    steps: NDArray[np.float32] | None = None
+    steps_axis: int = 0
 
     @classmethod
     def of(cls, values: NDArray[Any], dtype: str | None = None) -> Known:
@@ -56,6 +61,9 @@ class Known:
             return self.values.copy()
         numbers = [at_batch(item, batch) for item in self.values.reshape(-1)]
         return np.array(numbers, self.dtype).reshape(self.values.shape)
+
+
+_Inputs = Sequence[Known | None]
 
 
 def evaluate(node: OnnxNode, inputs: Sequence[Known | None], opset: int) -> list[Known]:
@@ -82,14 +90,26 @@ def evaluate(node: OnnxNode, inputs: Sequence[Known | None], opset: int) -> list
     try:
         evaluator = ReferenceEvaluator(node.proto, opsets={"": opset})
         feeds = {name: item.values for name, item in zip(node.inputs, inputs, strict=True) if item}
-        results = evaluator.run(None, feeds)
+        results = [np.asarray(item) for item in evaluator.run(None, feeds)]
     except Exception as error:  # whatever NumPy or the evaluator makes of nonsense
         raise ModelError(f"{node} cannot be computed: {error}") from error
-    return [Known.of(np.asarray(item)) for item in results]
+    if node.operator == "DequantizeLinear":
+        return [_dequantized(node, inputs, results[0])]
+    return [Known.of(item) for item in results]
+
+
+def _dequantized(node: OnnxNode, inputs: _Inputs, values: NDArray[Any]) -> Known:
+    x, scale, zero_point = (*inputs, None)[:3]
+    assert x is not None
+    assert scale is not None  # or the evaluator would have refused the node
+    plain = x.dtype == "int8" and scale.dtype == "float32" and scale.values.ndim < 2
+    if not plain or (zero_point is not None and zero_point.values.any()):
+        return Known.of(values)
+    axis = node.attributes.get("axis", 1) % max(values.ndim, 1)
+    return Known(values, values.dtype.name, scale.values.reshape(-1), axis)
 
 
 _Symbolic = tuple[NDArray[Any], str | None]
-_Inputs = Sequence[Known | None]
 
 
 def _objects(item: Known | None) -> NDArray[Any]:

@@ -73,6 +73,19 @@ class Context:
             raise BatchError(f"{self.node} with the batch as a weight")
         return item.values
 
+    def steps(self, index: int, axis: int) -> NDArray[np.float32] | None:
+        """What a step of one is worth in a constant input that the file holds as int8.
+
+        Returns:
+            A number for each place of the axis; None where the file holds no int8, or its steps
+            differ along another axis.
+        """
+        item = self._known_input(index)
+        if item.steps is None or (item.steps.size > 1 and item.steps_axis != axis):
+            return None
+        usable = np.isfinite(item.steps).all() and (item.steps > 0).all()
+        return np.broadcast_to(item.steps, item.values.shape[axis]).copy() if usable else None
+
     def setting(self, name: str, index: int) -> list[Any] | None:
         """Integers that were an attribute in old operator sets and are an input in new ones."""
         if self.has(index):

@@ -19,9 +19,12 @@ from pyconv.graph.passes.fold_constants import fold_constants
 from pyconv.graph.passes.fuse_activation import fuse_activation
 from pyconv.graph.passes.fuse_bias import fuse_bias
 from pyconv.graph.passes.fuse_max_pool import fuse_max_pool
+from pyconv.graph.passes.fuse_quantization import fuse_quantization
 from pyconv.graph.passes.merge_reshapes import merge_reshapes
+from pyconv.graph.passes.quantize_dense_inputs import quantize_dense_inputs
 from pyconv.graph.passes.recognize_activations import recognize_activations
 from pyconv.graph.passes.reshape_unit_transposes import reshape_unit_transposes
+from pyconv.graph.passes.sink_quantization import sink_quantization
 from pyconv.graph.passes.sink_reshapes import sink_reshapes
 from pyconv.graph.passes.sink_transposes import sink_transposes
 from pyconv.graph.passes.view_outputs import view_outputs
@@ -32,6 +35,7 @@ PASSES: tuple[Pass, ...] = (
     drop_identities,
     eliminate_dead,
     fold_constants,
+    fuse_quantization,
     recognize_activations,
     # One layout from end to end.
     cancel_transposes,
@@ -45,6 +49,9 @@ PASSES: tuple[Pass, ...] = (
     merge_reshapes,
     eliminate_dead,
     # Fewer, larger steps.
+    sink_quantization,
+    quantize_dense_inputs,
+    eliminate_dead,
     fuse_bias,
     fold_batch_normalization,
     fuse_bias,

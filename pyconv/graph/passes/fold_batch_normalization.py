@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pyconv.graph.ir import Graph, Node
@@ -30,7 +32,12 @@ def fold_batch_normalization(graph: Graph) -> None:
         if factor is None or not np.isfinite(factor).all() or (divided and not factor.all()):
             return None
         factor = np.float32(1) / factor if divided else factor
-        scaled = {name: np.ascontiguousarray(weights * factor)}
+        scaled: dict[str, Any] = {name: np.ascontiguousarray(weights * factor)}
+        if "weight_scales" in linear.attributes:
+            # Steps of int8 grow with their weights, and are above zero.
+            if not (factor > 0).all():
+                return None
+            scaled["weight_scales"] = linear.attributes["weight_scales"] * factor
         if linear.attributes.get("bias") is not None:
             scaled["bias"] = np.ascontiguousarray(linear.attributes["bias"] * factor)
         return linear.fused_with(node).with_attributes(**scaled)

@@ -459,6 +459,126 @@ def test_fuse_max_pool_not_every_kind(run_pass: Run, changed: dict[str, Any]) ->
     assert run_pass(passes.fuse_max_pool, g.wants("p")) == ["conv2d", "max_pool2d"]
 
 
+def _quantized(
+    g: Builder, output: str, x: str, scale: float = 0.0625, zero: int = 100, dtype: str = "uint8"
+) -> str:
+    """x, rounded to bytes and made of them again."""
+    scales = g.graph.add_constant(np.float32(scale))
+    zeros = g.graph.add_constant(np.asarray(zero, dtype))
+    byte = f"{output} in bytes"
+    g.graph.declare(byte, g.graph.shape(x), dtype)
+    g.graph.nodes.append(Node("quantize", (x, scales, zeros), byte, {}, (byte,)))
+    return g(output, "dequantize", byte, scales, zeros)
+
+
+def _rounded(g: Builder, output: str, x: str, step: float = 0.0625, below: float = 100.0) -> str:
+    return g(output, "activation", x, activation="quantize", alpha=step, beta=below)
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [("uint8", 100), ("int8", -28)])
+def test_fuse_quantization(run_pass: Run, dtype: str, zero: int) -> None:
+    g = Builder(x=(N, 6))
+    _quantized(g, "y", "x", zero=zero, dtype=dtype)
+    graph = g.wants("y")
+    assert run_pass(passes.fuse_quantization, graph) == ["quantize", "activation"]
+    assert graph.nodes[1].attributes["beta"] == 100
+    passes.eliminate_dead(graph)
+    assert [node.op for node in graph.nodes] == ["activation"]
+
+
+def test_fuse_quantization_keeps_bytes_that_were_asked_for(run_pass: Run) -> None:
+    g = Builder(x=(N, 6))
+    _quantized(g, "y", "x")
+    graph = g.wants("y", "y in bytes")
+    run_pass(passes.fuse_quantization, graph)
+    passes.eliminate_dead(graph)
+    assert [node.op for node in graph.nodes] == ["quantize", "activation"]
+
+
+@pytest.mark.parametrize("case", ["other steps", "other zero", "16 bits", "by channel", "computed"])
+def test_fuse_quantization_not_every_pair(run_pass: Run, case: str) -> None:
+    g = Builder(x=(N, 6), z=())
+    _quantized(g, "y", "x", dtype="uint16" if case == "16 bits" else "uint8")
+    before, after = g.graph.nodes
+    x, steps, zero = before.inputs
+    if case == "other steps":
+        before = before.with_inputs(x, g.graph.add_constant(np.float32(0.5)), zero)
+    elif case == "other zero":
+        before = before.with_inputs(x, steps, g.graph.add_constant(np.uint8(99)))
+    elif case == "by channel":
+        many = g.graph.add_constant(np.full(6, 0.0625, np.float32))
+        zeros = g.graph.add_constant(np.full(6, 100, np.uint8))
+        before = before.with_inputs(x, many, zeros)
+        after = after.with_inputs(before.output, many, zeros)
+    elif case == "computed":
+        before = before.with_inputs(x, "z", zero)
+        after = after.with_inputs(before.output, "z", zero)
+    g.graph.nodes = [before, after]
+    assert run_pass(passes.fuse_quantization, g.wants("y")) == ["quantize", "dequantize"]
+
+
+def test_sink_quantization(run_pass: Run) -> None:
+    g = Builder(x=(N, 8, 9, 3))
+    g("p", "max_pool2d", _rounded(g, "r", "x"), **POOL)
+    _rounded(g, "s", "p")
+    _rounded(g, "t", "s", step=0.5)
+    graph = g.wants("t")
+    assert run_pass(passes.sink_quantization, graph) == ["max_pool2d", *["activation"] * 3]
+    passes.eliminate_dead(graph)
+    assert [node.op for node in graph.nodes] == ["max_pool2d", *["activation"] * 2]
+    assert [node.attributes["alpha"] for node in graph.nodes[1:]] == [0.0625, 0.5]
+
+
+def test_sink_quantization_not_where_the_map_is_used_too(run_pass: Run) -> None:
+    g = Builder(x=(N, 8, 9, 3))
+    g("p", "max_pool2d", _rounded(g, "r", "x"), **POOL)
+    assert run_pass(passes.sink_quantization, g.wants("p", "r")) == ["activation", "max_pool2d"]
+
+
+def _dense_of_int8(g: Builder, output: str, x: str, ins: int) -> str:
+    scales = np.full(4, 1 / 64, np.float32)
+    weights = g.random.integers(-127, 128, (ins, 4)).astype(np.float32) * scales
+    return g(output, "dense", x, weights=weights, storage="int8", weight_scales=scales)
+
+
+@pytest.mark.parametrize("reshaped", [False, True])
+def test_quantize_dense_inputs(run_pass: Run, reshaped: bool) -> None:
+    g = Builder(x=(N, 2, 3) if reshaped else (N, 6))
+    value = _rounded(g, "r", "x")
+    if reshaped:
+        value = g("f", "reshape", g("e", "reshape", value, shape=(N, 3, 2)), shape=(N, 6))
+    _dense_of_int8(g, "y", value, 6)
+    graph = g.wants("y")
+    run_pass(passes.quantize_dense_inputs, graph)
+    passes.eliminate_dead(graph)
+    assert [node.op for node in graph.nodes if node.op != "reshape"] == ["dense"]
+    assert graph.nodes[-1].attributes["x_below"] == 100
+    assert graph.nodes[-1].tensors == ("r", "y")
+
+
+@pytest.mark.parametrize("case", ["float32 weights", "too long", "not rounded"])
+def test_quantize_dense_inputs_not_every_layer(case: str) -> None:
+    ins = 65_001 if case == "too long" else 6
+    g = Builder(x=(N, ins))
+    value = "x" if case == "not rounded" else _rounded(g, "r", "x")
+    if case == "float32 weights":
+        g("y", "dense", value, weights=g.array(6, 4))
+    else:
+        _dense_of_int8(g, "y", value, ins)
+    graph = g.wants("y")
+    passes.quantize_dense_inputs(graph)
+    assert "x_scale" not in graph.nodes[-1].attributes
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_fold_batch_normalization_into_int8(run_pass: Run, positive: bool) -> None:
+    g = Builder(x=(N, 6))
+    factor = np.array([0.5, 1.5, 0.25, 2.0 if positive else -2.0], np.float32)
+    g("z", "multiply", _dense_of_int8(g, "y", "x", 6), g.graph.add_constant(factor))
+    left = ["dense"] if positive else ["dense", "multiply"]
+    assert run_pass(passes.fold_batch_normalization, g.wants("z")) == left
+
+
 def test_run_passes_tells_what_each_did() -> None:
     g = Builder(x=(N, 6, 5, 3))
     _linear(g, "conv2d")
