@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
 import shutil
 import zlib
@@ -87,16 +88,18 @@ class Dataset:
             name: `"train"` or `"test"`.
             count: how many at most, at least 1.
             label: of this class only.
-            seed: of a random choice; without one, the first of the split.
+            seed: of a random choice, at least 0; without one, the first of the split.
 
         Returns:
             (count,) indices into the split's images, ascending; fewer where there are no more.
 
         Raises:
-            InputError: no such split or class, or a count below 1.
+            InputError: no such split or class, a count below 1, or a seed below 0.
         """
         if count < 1:
             raise InputError(f"count: expected at least 1, got {count}")
+        if seed is not None and seed < 0:
+            raise InputError(f"seed: expected at least 0, got {seed}")
         _, labels = self.split(name)
         places = np.arange(len(labels))
         if label is not None:
@@ -149,6 +152,11 @@ class _File:
     name: str
     shape: tuple[int, ...]
     sha256: str
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes unpacked: an IDX header (`_parse`) and a byte an element."""
+        return 4 + 4 * len(self.shape) + math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,9 +358,9 @@ def _read(path: Path, file: _File, location: Location) -> Pixels:
         else f"get it again from {_published(location.name).mirrors[0]}{file.name}.gz"
     )
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            # A byte more than it may have shows that there is more, which may be no end of zeros.
+            content = stream.read(file.size_bytes + 1)
         return _parse(content, file)
     except EOFError:
         problem = "it is truncated: the gzip stream has no end"
@@ -368,6 +376,10 @@ def _read(path: Path, file: _File, location: Location) -> Pixels:
 def _parse(content: bytes, file: _File) -> Pixels:
     """The array in an IDX file: big-endian, a magic number 0x000008NN with NN axes of uint8, the
     sizes of the axes in 4 bytes each, the values (http://yann.lecun.com/exdb/mnist/).
+
+    Args:
+        content: of the file, cut off one byte behind its right size at the latest.
+        file: what it should hold.
 
     Raises:
         DataError: with what is wrong, but not the file's name.
@@ -389,12 +401,10 @@ def _parse(content: bytes, file: _File) -> Pixels:
         raise DataError(
             f"it is mislabelled: expected {_sizes(file.shape)} {kinds[rank]}, got {_sizes(shape)}"
         )
-    expected = int(np.prod(shape))
-    if len(content) - start != expected:
-        state = "truncated" if len(content) - start < expected else "corrupted"
-        raise DataError(
-            f"it is {state}: expected {expected} bytes after the header, got {len(content) - start}"
-        )
+    expected, got = file.size_bytes - start, len(content) - start
+    if got != expected:
+        state, amount = ("truncated", got) if got < expected else ("corrupted", "more")
+        raise DataError(f"it is {state}: expected {expected} bytes after the header, got {amount}")
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != file.sha256:
         for name, published in _PUBLISHED.items():

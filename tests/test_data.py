@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,7 +191,10 @@ _BROKEN = {
         gzip.compress(_IMAGES[:-1]),
         r"it is truncated: expected 9408 bytes after the header, got 9407",
     ),
-    "too long": (gzip.compress(_IMAGES + b"\0"), r"it is corrupted: expected 9408 bytes .* 9409"),
+    "too long": (
+        gzip.compress(_IMAGES + b"\0"),
+        r"it is corrupted: expected 9408 bytes after the header, got more",
+    ),
     "another set": (
         gzip.compress(_idx(_arrays(1)[0])),
         r"it is mislabelled: it is train-images-idx3-ubyte of other",
@@ -213,6 +217,23 @@ def test_broken_file_is_named_with_what_is_wrong(tmp_path: Path, kind: str) -> N
     assert "get it again from https://mirror.example/train-images-idx3-ubyte.gz" in str(
         caught.value
     )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_file_that_unpacks_to_far_more_is_read_no_further(tmp_path: Path, packed: bool) -> None:
+    folder = _write(tmp_path / "here", packed=packed)
+    path = folder / ("train-images-idx3-ubyte" + ".gz" * packed)
+    if packed:
+        path.write_bytes(gzip.compress(_IMAGES + bytes(1 << 28), 1))
+    else:
+        with path.open("r+b") as file:
+            file.truncate(1 << 28)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"it is corrupted: expected 9408 bytes .* got more"):
+        data.load("tiny", folder)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 22
 
 
 def test_broken_file_in_the_cache_is_mended_by_fetch(tmp_path: Path, mirror: _Mirror) -> None:
@@ -299,6 +320,8 @@ def test_sample_refuses_what_does_not_exist() -> None:
         _dataset().sample("train", 3, label="old")
     with pytest.raises(InputError, match="count: expected at least 1, got 0"):
         _dataset().sample("train", 0)
+    with pytest.raises(InputError, match="seed: expected at least 0, got -3"):
+        _dataset().sample("train", 3, seed=-3)
 
 
 @pytest.mark.data

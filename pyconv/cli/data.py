@@ -128,11 +128,13 @@ def _fetch(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from pyconv import data, figures
 
+    out = args.out or Path(f"{args.name}-{args.split}.png")
+    if out.suffix != ".png":
+        raise InputError(f"--out: expected a file that ends in .png, got {str(out)!r}")
     dataset = data.load(args.name, args.folder)
     images, labels = dataset.split(args.split)
     places = dataset.sample(args.split, args.count, label=args.label, seed=args.seed)
     captions = [dataset.labels[labels[place]] for place in places]
-    out = args.out or Path(f"{args.name}-{args.split}.png")
     sheet = figures.contact_sheet([images[place] for place in places], captions)
     try:
         out.write_bytes(figures.png_bytes(sheet))

@@ -135,7 +135,9 @@ def test_show_names_its_file_after_the_set(
         (["minst"], "there is no data set 'minst'; did you mean 'mnist'?"),
         (["mnist", "--label", "eleven"], "there is no label 'eleven'"),
         (["mnist", "--count", "0"], "count: expected at least 1, got 0"),
+        (["mnist", "--seed", "-1"], "seed: expected at least 0, got -1"),
         (["mnist", "--folder", "/nowhere"], "/nowhere: mnist is not there"),
+        (["mnist", "--out", "a.jpg"], "--out: expected a file that ends in .png, got 'a.jpg'"),
         (["mnist", "--out", "/nowhere/a.png"], "/nowhere/a.png: cannot be written"),
     ],
 )
