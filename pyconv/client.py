@@ -158,7 +158,11 @@ class Client:
     """
 
     def __init__(self, address: str, *, timeout: float = 30.0) -> None:
-        if timeout <= 0:
+        if not address.strip():
+            raise InputError(
+                f"address: expected HOST:PORT, such as 127.0.0.1:50051, got {address!r}"
+            )
+        if not timeout > 0:
             raise InputError(f"timeout: expected more than 0 seconds, got {timeout}")
         self.address = address
         self.timeout = timeout

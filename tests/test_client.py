@@ -267,7 +267,13 @@ def test_answer_that_takes_too_long(address: str, monkeypatch: pytest.MonkeyPatc
     assert "within 0.2 s" in str(caught.value)
 
 
-@pytest.mark.parametrize("timeout", [0, -1])
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 def test_senseless_timeout_is_refused(timeout: float) -> None:
     with pytest.raises(InputError, match="timeout: expected more than 0"):
         Client("127.0.0.1:1", timeout=timeout)
+
+
+@pytest.mark.parametrize("address", ["", " "])
+def test_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="address: expected HOST:PORT, such as"):
+        Client(address)

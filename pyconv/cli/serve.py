@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from pyconv.errors import InputError
+
 HELP = "serve models over gRPC"
 
 
@@ -106,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     from pyconv.server.app import Server, serve
     from pyconv.server.settings import MIB, ModelSpec, Settings
 
+    if not 0 < args.max_message < float("inf"):
+        raise InputError(f"--max-message: expected more than 0 MiB, got {args.max_message}")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings(
         models=[ModelSpec.parse(model) for model in args.model or bundled.names()],

@@ -54,7 +54,9 @@ def test_serve_on_a_port_that_is_taken(
         (["--model", "=x"], "expected NAME=PATH"),
         (["--model", "x=a.onnx", "--model", "x=b.onnx"], "the name 'x' is given twice"),
         (["--model", "a.onnx", "--port", "70000"], "port: expected 0 to 65535"),
-        (["--model", "a.onnx", "--max-message", "0"], "max_message_bytes: expected at least 1"),
+        (["--model", "a.onnx", "--max-message", "0"], "--max-message: expected more than 0"),
+        (["--model", "a.onnx", "--max-message", "nan"], "--max-message: expected more than 0"),
+        (["--model", "a.onnx", "--max-message", "inf"], "--max-message: expected more than 0"),
         (["--model", "a.onnx", "--concurrency", "0"], "concurrency: expected at least 1"),
     ],
 )
