@@ -84,6 +84,6 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     shown = names if len(names) <= 30 else [*names[:30], f"… {len(names) - 30} more"]
     return f"there is no {kind} {name!r}{hint} (known: {', '.join(shown) or 'none'})"

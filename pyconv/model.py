@@ -183,7 +183,8 @@ class Model:
 
         Raises:
             InputError: `top` is below 1, or as for `predict`.
-            ModelError: the network's output is no row of class scores.
+            ModelError: the network's output is no row of class scores, or the file names more or
+                fewer classes than that has.
         """
         if not isinstance(top, int | np.integer) or top < 1:
             raise InputError(f"top: expected an integer of at least 1, got {top!r}")
@@ -194,6 +195,12 @@ class Model:
                 f"this network's is {shape_text(scores.shape)}; use predict or run"
             )
         labels = self.labels or [str(index) for index in range(scores.shape[1])]
+        if len(labels) != scores.shape[1]:
+            problem = (
+                f"expected a label for each of the output's {scores.shape[1]} numbers, "
+                f"got {len(labels)}"
+            )
+            raise broken(self.path, "pyconv.labels", problem)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         return [
             [Prediction(labels[index], int(index), float(row[index])) for index in best]

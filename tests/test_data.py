@@ -144,6 +144,8 @@ def test_load_searches_the_places_in_order(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_load_of_an_unknown_name_gives_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"^there is no data set 'cifar' \(known: mnist, fashion"):
+        data.load("cifar")
     with pytest.raises(InputError, match=r"no data set 'minst'; did you mean 'mnist'"):
         data.load("minst")
 

@@ -250,6 +250,23 @@ def test_maps_are_no_classes(small_maps: Path, engine: EngineName) -> None:
         model.classify(_images())
 
 
+@pytest.mark.parametrize("labels", [("left", "right"), ("left", "right", "flat", "round")])
+def test_labels_that_do_not_fit_the_output_are_said(
+    small_classifier: Path, tmp_path: Path, engine: EngineName, labels: tuple[str, ...]
+) -> None:
+    proto = onnx.load(small_classifier)
+    props = {item.key: item.value for item in proto.metadata_props}
+    helper.set_model_props(proto, {**props, **Metadata(labels=labels).to_props()})
+    path = tmp_path / "labels.onnx"
+    onnx.save(proto, path)
+    model = pyconv.load(path, engine=engine)
+    assert model.predict(_images()).shape == (5, 3)
+    with pytest.raises(
+        pyconv.ModelError, match=f"'pyconv.labels' is broken: .* 3 numbers, got {len(labels)}"
+    ):
+        model.classify(_images())
+
+
 def test_several_inputs_are_for_run(write_onnx: Write, engine: EngineName) -> None:
     nodes = [helper.make_node("Add", ["a", "b"], ["y"])]
     path = write_onnx(nodes, {"a": ["n", 3], "b": ["n", 3]})

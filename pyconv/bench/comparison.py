@@ -263,7 +263,7 @@ def _check(batches: Sequence[int], threads: Sequence[int], budget: Budget) -> No
         for value in values:
             if value < 1:
                 raise InputError(f"{name}: expected at least 1, got {value}")
-    if budget.seconds <= 0:
+    if not 0 < budget.seconds < float("inf"):
         raise InputError(f"seconds: expected more than 0, got {budget.seconds:g}")
     if budget.rounds < 1:
         raise InputError(f"rounds: expected at least 1, got {budget.rounds}")

@@ -43,9 +43,9 @@ def read(path: Path) -> Earlier:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the earlier figures: {error}") from error
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: expected what pyconv bench --json wrote: {error}") from error
     schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:

@@ -194,13 +194,19 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     # Redrawn only when told of progress: a thread that draws would disturb what is timed.
-    bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        auto_refresh=False,
+        disable=not console.is_terminal,
+    )
     task = bar.add_task("", total=1.0)
     drawn = 0.0
 
     def tell(text: str, share: float) -> None:
         nonlocal drawn
-        if console.is_terminal and time.monotonic() - drawn > _REDRAW_SECONDS:
+        if time.monotonic() - drawn > _REDRAW_SECONDS:
             bar.update(task, description=text, completed=share, refresh=True)
             drawn = time.monotonic()
 

@@ -134,6 +134,8 @@ def test_compare_tells_its_progress(network: Path) -> None:
         ([0], [1], _BRIEF, "batch: expected at least 1, got 0"),
         ([1], [0], _BRIEF, "threads: expected at least 1, got 0"),
         ([1], [1], Budget(0.0, 3), "seconds: expected more than 0"),
+        ([1], [1], Budget(float("nan"), 3), "seconds: expected more than 0"),
+        ([1], [1], Budget(float("inf"), 3), "seconds: expected more than 0"),
         ([1], [1], Budget(1.0, 0), "rounds: expected at least 1"),
     ],
 )

@@ -96,8 +96,11 @@ def test_nothing_in_common_is_noted(report: Report, saved: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "cannot read the earlier figures"),
-        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "cannot read the earlier figures"),
+        (lambda path: path.unlink(), r"earlier\.json: cannot be read: No such file"),
+        (
+            lambda path: path.write_bytes(b"\xff\xfe\x00"),
+            r"earlier\.json: expected what pyconv bench",
+        ),
         (lambda path: path.write_text("{"), "expected what pyconv bench --json wrote"),
         (lambda path: path.write_text("[]"), "got None"),
         (lambda path: path.write_text('{"schema": "pyconv-bench/9"}'), "got 'pyconv-bench/9'"),

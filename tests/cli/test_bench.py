@@ -48,12 +48,12 @@ def test_bench_compares_with_an_earlier_run(
     text = capsys.readouterr().out
     assert "Beside the earlier figures" in text
     assert main(["bench", "digits", "--compare", str(tmp_path / "none.json")]) == 1
-    assert "cannot read the earlier figures" in capsys.readouterr().err
+    assert f"pyconv bench: {tmp_path / 'none.json'}: cannot be read" in capsys.readouterr().err
 
 
 def test_bench_of_a_missing_model_says_which(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nowhere"]) == 1
-    assert "there is no model 'nowhere'" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("pyconv bench: there is no model 'nowhere'")
 
 
 def test_bench_exits_1_when_a_cell_is_refused(
