@@ -88,6 +88,8 @@ exit status: 0 when the file was written, 1 if it was not"""
 
 def run(args: argparse.Namespace) -> int:
     """Export, and print the comparison."""
+    from rich.console import Console
+
     from pyconv import data
     from pyconv.training import export
 
@@ -95,13 +97,16 @@ def run(args: argparse.Namespace) -> int:
     if args.data:
         dataset = data.load(args.data, args.data_dir)
         images = {args.data: dataset.test_images[:_COMPARED_IMAGES]}
-    exported = export(
-        args.model,
-        args.out,
-        _explanation(args),
-        size=tuple(args.size) if args.size else None,
-        images=images,
-    )
+    # Shown where standard error is a terminal: a large model takes minutes.
+    with Console(stderr=True).status("importing TensorFlow") as status:
+        exported = export(
+            args.model,
+            args.out,
+            _explanation(args),
+            size=tuple(args.size) if args.size else None,
+            images=images,
+            on_stage=status.update,
+        )
     if args.json:
         print(json.dumps(exported.to_dict(), indent=2))
     else:

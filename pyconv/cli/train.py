@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     from pyconv.training import train
 
     settings = _settings(args)
-    with _progress() as (on_batch, on_epoch):
+    with _progress() as (on_batch, on_epoch, on_stage):
         try:
             result = train(
                 settings,
@@ -177,6 +177,7 @@ def run(args: argparse.Namespace) -> int:
                 on_start=None if args.json else lambda model: model.summary(),
                 on_batch=on_batch,
                 on_epoch=on_epoch,
+                on_stage=on_stage,
             )
         except KeyboardInterrupt:
             print(
@@ -202,7 +203,9 @@ def _settings(args: argparse.Namespace) -> Settings:
     if "filters" in flags:
         flags["filters"] = tuple(flags["filters"])
     stored = Checkpoint(args.out).settings
-    if args.resume and stored.exists():
+    if args.resume:
+        if not stored.exists():
+            raise InputError(f"{args.out}: there is no run to resume")
         return dataclasses.replace(Settings.read(stored), **flags)
     if "data" not in flags:
         raise InputError("--data is missing: expected mnist or fashion-mnist")
@@ -210,8 +213,10 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Callable[[Progress], None], Callable[[Epoch], None]]]:
-    """A bar for the epoch under way, where standard error is a terminal, and a line an epoch."""
+def _progress() -> Iterator[
+    tuple[Callable[[Progress], None], Callable[[Epoch], None], Callable[[str], None]]
+]:
+    """A bar for what is under way, where standard error is a terminal, and a line an epoch."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -252,8 +257,11 @@ def _progress() -> Iterator[tuple[Callable[[Progress], None], Callable[[Epoch], 
             soft_wrap=True,
         )
 
+    def on_stage(stage: str) -> None:
+        bar.reset(task, description=stage, total=None, figures="")
+
     with bar:
-        yield on_batch, on_epoch
+        yield on_batch, on_epoch, on_stage
 
 
 def _print(result: Run) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyconv.engines.base import EngineName, shape_text
 from pyconv.errors import ExportError, InputError, ModelError
 from pyconv.metadata import InputContract, Layer, Metadata, OutputContract, OutputKind, PictureStyle
-from pyconv.training import pictures, recording
+from pyconv.training import keras_file, pictures, recording
 from pyconv.training.backend import import_keras
 from pyconv.training.conversion import convert
 from pyconv.training.files import write_atomically
@@ -57,6 +57,16 @@ class Explanation:
     picture: PictureStyle = "plain"
     output: OutputKind | None = None
     provenance: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            InputError: the scale or the offset is not finite.
+        """
+        for name, value in (("scale", self.scale), ("offset", self.offset)):
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"{name}: expected a finite number, got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,7 @@ def export(
     size: tuple[int, int] | None = None,
     images: Mapping[str, NDArray[np.uint8]] | None = None,
     engines: Sequence[EngineName] = ENGINES,
+    on_stage: Callable[[str], None] | None = None,
 ) -> Exported:
     """Export a Keras image model to ONNX, and compare the file with Keras on the engines.
 
@@ -115,17 +126,23 @@ def export(
         images: real pictures to compare on besides random ones, grey, (n, height, width) uint8,
             under a name each; resized to what the model takes. The bundled samples by default.
         engines: those to compare.
+        on_stage: called with what begins now, such as "converting it to ONNX".
 
     Raises:
         ExportError: it is no image model, it cannot be converted, or the file could not be run or
             would be off by more than 1e-4 of an output's or layer's scale.
         ModelError: the `.keras` file is missing, broken, or uses layers that Keras does not know.
-        InputError: the labels do not fit the output, or the file cannot be written.
+        InputError: the size or the labels do not fit the model, or the file cannot be written.
         MissingExtraError: TensorFlow or tf2onnx is not installed.
     """
     explanation = explanation or Explanation()
-    keras_model = load_keras(Path(model)) if isinstance(model, str | Path) else model
+    path = Path(path)
+    _check_path(path)
+    tell = on_stage or _ignore
+    tell("reading the model")
+    keras_model = keras_file.load(Path(model)) if isinstance(model, str | Path) else model
     name, shape = _image_input(keras_model, size)
+    tell("converting it to ONNX")
     lean = make_lean(convert(keras_model, name, shape))
     metadata = _explain(keras_model, lean, shape, explanation)
     onnx.helper.set_model_props(lean.onnx, metadata.to_props())
@@ -137,21 +154,22 @@ def export(
             for key, value in images.items()
         }
     random = np.random.default_rng(0).integers(0, 256, (_RANDOM_IMAGES, *shape), np.uint8)
-    path = Path(path)
     verification: Verification | None = None
 
     def write(unfinished: Path) -> None:
         nonlocal verification
         onnx.save(lean.onnx, str(unfinished))
         try:
-            verification = verify(keras_model, unfinished, {"random": random, **real}, engines)
+            verification = verify(
+                keras_model, unfinished, {"random": random, **real}, engines, tell
+            )
         except ModelError as error:
             raise ExportError(str(error).replace(str(unfinished), str(path))) from error
 
     try:
         write_atomically(path, write)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}") from error
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
     assert verification is not None
     return Exported(
         path,
@@ -178,30 +196,16 @@ def add_provenance(path: Path, facts: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: onnx.save(model, str(file)))
 
 
-def load_keras(path: Path) -> keras.Model:
-    """Load a `.keras` file, without the state of its training.
-
-    Raises:
-        ModelError: it is missing, broken, or uses layers that Keras does not know.
-        MissingExtraError: TensorFlow is not installed.
-    """
-    keras = import_keras("reading a Keras model")
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}: expected a Keras model (.keras)")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras lets zipfile's, h5py's and its own errors through
-        unknown = re.search(r"Could not locate class '(\w+)'", str(error))
-        if unknown is None:
-            raise ModelError(f"{path}: Keras cannot load it: {_first_line(error)}") from error
-        raise ModelError(
-            f"{path}: it uses {unknown[1]}, which Keras does not know; load it in Python, where "
-            "that class is defined, and call pyconv.training.export(model, path)"
-        ) from error
+def _ignore(stage: str) -> None:
+    """Nobody wants to know."""
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _check_path(path: Path) -> None:
+    """Refuse what cannot be written, before a model is converted for it."""
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder; give a file's name")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}")
 
 
 def _image_input(model: keras.Model, size: tuple[int, int] | None) -> tuple[str, tuple[int, ...]]:
@@ -229,6 +233,8 @@ def _image_input(model: keras.Model, size: tuple[int, int] | None) -> tuple[str,
             f"{model.name!r} has layers with data_format='channels_first', which TensorFlow cannot "
             "run on a CPU; build it with channels_last"
         )
+    if size is not None and min(size) < 1:
+        raise InputError(f"size: expected a height and a width of at least 1, got {size}")
     fixed = tuple(shape[1:3]) if size is None else size
     if None in fixed:
         raise ExportError(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyconv.data import Dataset
 from pyconv.errors import InputError, ModelError
 from pyconv.training import history as history_file
-from pyconv.training import networks
+from pyconv.training import keras_file, networks
 from pyconv.training.backend import import_keras, import_tensorflow
 from pyconv.training.files import write_atomically
 from pyconv.training.history import Epoch
@@ -75,10 +75,17 @@ class Checkpoint:
         """One row an epoch, as CSV."""
         return self.folder / "history.csv"
 
-    def start(self, settings: Settings) -> None:
-        """Make the folder and store the settings, of a new run or of one resumed for longer."""
+    def start(self, settings: Settings, *, anew: bool) -> None:
+        """Make the folder and store the settings, of a run begun anew or resumed for longer.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if anew:
+                for path in (self.model, self.history):
+                    path.unlink(missing_ok=True)
             text = json.dumps(settings.to_dict(), indent=2) + "\n"
             write_atomically(self.settings, lambda file: file.write_text(text, encoding="utf-8"))
         except OSError as error:
@@ -104,11 +111,7 @@ class Checkpoint:
         """
         if not self.model.exists():
             return None
-        keras = import_keras("resuming a training run")
-        try:
-            model = keras.models.load_model(self.model)
-        except Exception as error:  # Keras lets zipfile's, h5py's and its own errors through
-            raise ModelError(f"{self.model}: cannot be loaded: {error}") from error
+        model = keras_file.load(self.model, training=True)
         finished = int(model.optimizer.iterations.numpy()) // batches
         history = history_file.read(self.history)
         if len(history) < finished:
@@ -146,7 +149,8 @@ def fit(
         The network and the history from its first epoch on.
 
     Raises:
-        InputError: more images are held out than there are, or the network's maps shrink away.
+        InputError: more images are held out than there are, the network's maps shrink away, or
+            the training diverges: an epoch's loss is no number, and the epoch is not kept.
         ModelError: the checkpoint is broken.
         MissingExtraError: TensorFlow is not installed.
     """
@@ -172,6 +176,11 @@ def fit(
             verbose=0,
             callbacks=_callbacks(on_batch, number, settings.epochs, batches),
         ).history
+        if not math.isfinite(logs["loss"][0]):
+            raise InputError(
+                f"the training diverged in epoch {number}: its loss is {logs['loss'][0]}; expected "
+                f"a smaller learning_rate, got {settings.learning_rate:g}"
+            )
         test_loss, test_accuracy = _measure(model, dataset.test_images, dataset.test_labels)
         validation = (
             _measure(model, dataset.train_images[held_out], dataset.train_labels[held_out])

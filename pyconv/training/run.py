@@ -103,6 +103,7 @@ def train(
     on_start: Callable[[keras.Model], None] | None = None,
     on_batch: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a network and export it.
 
@@ -121,6 +122,7 @@ def train(
         on_start: called with the network before the first epoch.
         on_batch: called after every batch.
         on_epoch: called after every epoch, when it has been kept.
+        on_stage: called with what begins after the last epoch, such as "converting it to ONNX".
 
     Raises:
         InputError: the folder holds another run, or none to resume; the network's maps shrink
@@ -135,15 +137,14 @@ def train(
         networks.check_sizes(settings, data.image_size(settings.data))
     import_keras("training a network")  # before anything is downloaded for it
     dataset = data.load(settings.data, data_folder)
-    if not resume:
-        for path in (checkpoint.model, checkpoint.history):
-            path.unlink(missing_ok=True)
-    checkpoint.start(settings)
+    checkpoint.start(settings, anew=not resume)
     model, history = fit(
         settings, dataset, checkpoint, on_start=on_start, on_batch=on_batch, on_epoch=on_epoch
     )
     charts.draw(checkpoint.folder / "curves.png", _title(settings), history)
-    exported = _export(model, settings, dataset, checkpoint, engines)
+    exported = _export(model, settings, dataset, checkpoint, engines, on_stage)
+    if on_stage is not None:
+        on_stage("measuring it on all images")
     measured = accuracies(exported.path, dataset, exported.verification.engines)
     add_provenance(exported.path, {"epochs": len(history), "accuracy": measured})
     return Run(settings, checkpoint.folder, model, history, exported, measured)
@@ -177,6 +178,7 @@ def _export(
     dataset: Dataset,
     checkpoint: Checkpoint,
     engines: Sequence[EngineName],
+    on_stage: Callable[[str], None] | None,
 ) -> Exported:
     explanation = Explanation(
         labels=dataset.labels,
@@ -190,6 +192,7 @@ def _export(
         explanation,
         images={settings.data: dataset.test_images[:_COMPARED_IMAGES]},
         engines=engines,
+        on_stage=on_stage,
     )
 
 

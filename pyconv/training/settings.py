@@ -17,6 +17,9 @@ ScheduleName = Literal["constant", "cosine"]
 NETWORKS: tuple[NetworkName, ...] = ("convolutional", "dense")
 SCHEDULES: tuple[ScheduleName, ...] = ("constant", "cosine")
 
+MOST_SEED = 2**32 - 1
+"""NumPy's legacy generator, which Keras seeds too, takes no larger one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -87,7 +90,9 @@ class Settings:
                 f"filters: expected a count of at least 1 for each convolution, "
                 f"got {list(self.filters)}; a network without convolutions is called dense"
             )
-        if not self.learning_rate > 0:
+        if self.seed > MOST_SEED:
+            raise InputError(f"seed: expected at most {MOST_SEED}, got {self.seed}")
+        if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"learning_rate: expected more than 0, got {self.learning_rate}")
         if self.stop_at_accuracy is not None and not 0 < self.stop_at_accuracy <= 1:
             raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,9 +31,9 @@ class Difference:
         kind: `"layer"` or `"output"`.
         engine: the engine.
         images: the images' name, such as `"random"`.
-        largest: the largest absolute difference; infinity where the shapes differ or a number is
-            not finite in one of them alone.
-        scale: the largest absolute value of Keras' array.
+        largest: the largest absolute difference of finite numbers; infinity where the shapes
+            differ, or a number is infinite in one of them alone.
+        scale: the largest absolute value of Keras' array, infinities left out.
     """
 
     name: str
@@ -83,6 +83,7 @@ def verify(
     path: Path,
     images: Mapping[str, NDArray[np.uint8]],
     engines: Sequence[EngineName],
+    tell: Callable[[str], None],
 ) -> Verification:
     """Run an exported file on the engines and compare everything with Keras.
 
@@ -91,9 +92,10 @@ def verify(
         path: the file.
         images: uint8 pictures of the model's size under a name each.
         engines: those to compare. An engine that lacks an operator is left out with a warning.
+        tell: called with what begins now, such as "running Keras on random images".
 
     Raises:
-        ExportError: an output or a layer is off by more than `TOLERANCE`.
+        ExportError: an output or a layer is off by more than `TOLERANCE`, or NaN in Keras itself.
         ModelError: an engine cannot load the file for another reason than a missing operator.
     """
     models: list[Model] = []
@@ -110,13 +112,12 @@ def verify(
         for model in models:
             inputs = model.preprocess(pixels)
             if wanted is None:
+                tell(f"running Keras on {name} images")
                 wanted = _keras_arrays(keras_model, next(iter(inputs.values())))
             outputs, layers = wanted
-            got = model.run(inputs)
-            for output, expected in zip(model.outputs, outputs, strict=True):
-                differences.append(
-                    _compare(output.name, "output", model, name, got[output.name], expected)
-                )
+            tell(f"comparing {model.engine} with it on {name} images")
+            # Layers stand in the order of the network: where several things are off, the first one
+            # is that to look at.
             activations = model.activations(pixels)
             for layer in model.metadata.layers:
                 differences.append(
@@ -129,10 +130,15 @@ def verify(
                         layers[layer.name],
                     )
                 )
+            got = model.run(inputs)
+            for output, expected in zip(model.outputs, outputs, strict=True):
+                differences.append(
+                    _compare(output.name, "output", model, name, got[output.name], expected)
+                )
     wrong = [item for item in differences if not item.relative <= TOLERANCE]
     if wrong:
         first = wrong[0]
-        others = len({item.name for item in wrong}) - 1
+        others = len({item.name for item in wrong} - {first.name})
         raise ExportError(
             f"the exported file computes something else than Keras: {first.kind} {first.name!r} is "
             f"off by {first.largest:.2g} on {first.images} images and the {first.engine} engine, "
@@ -153,10 +159,15 @@ def _keras_arrays(model: keras.Model, x: Array) -> tuple[list[Array], dict[str, 
 def _compare(
     name: str, kind: str, model: Model, images: str, got: Array, expected: Array
 ) -> Difference:
-    scale = float(np.max(np.abs(expected), initial=0.0))
-    if got.shape != expected.shape or not np.array_equal(np.isfinite(got), np.isfinite(expected)):
+    if np.isnan(expected).any():
+        raise ExportError(
+            f"{kind} {name!r} is NaN in Keras itself on {images} images, so that nothing can be "
+            "compared: look at the model's weights"
+        )
+    finite = np.isfinite(expected)
+    scale = float(np.max(np.abs(expected[finite]), initial=0.0))
+    if got.shape != expected.shape or not np.array_equal(got[~finite], expected[~finite]):
         largest = float("inf")
     else:
-        finite = np.isfinite(expected)
         largest = float(np.max(np.abs(got[finite] - expected[finite]), initial=0.0))
     return Difference(name, kind, model.engine, images, largest, scale)

@@ -85,6 +85,7 @@ def test_train_refuses_another_setting_on_resume(
         (["--data", "cifar"], "no data set 'cifar'"),
         (["--data", "mnist", "--filters", "8", "8", "8", "8"], "smaller than its 3×3 kernel"),
         (["--data", "mnist", "--resume"], "there is no run to resume"),
+        (["--resume"], "there is no run to resume"),
     ],
 )
 def test_train_refuses_before_it_writes(

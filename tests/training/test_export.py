@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -354,6 +355,63 @@ def test_model_of_any_size_needs_one(tmp_path: Path) -> None:
     assert (exported.metadata.input.height, exported.metadata.input.width) == (9, 12)
 
 
+@pytest.mark.parametrize("size", [(0, 12), (9, -1)])
+def test_size_without_a_pixel_is_refused(size: tuple[int, int], tmp_path: Path) -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.GlobalMaxPooling2D()])
+    with pytest.raises(InputError, match="size: expected a height and a width of at least 1"):
+        export(model, tmp_path / "m.onnx", size=size)
+
+
+@pytest.mark.parametrize("name", ["scale", "offset"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scale_that_is_no_number_is_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name}: expected a finite number, got {value}"):
+        Explanation(**{name: value})
+
+
+def test_export_that_is_off_names_the_first_layer_that_is(tmp_path: Path) -> None:
+    """TensorFlow's area interpolation becomes ONNX' Resize, which computes something else."""
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            layers.Conv2D(3, 3, name="fine"),
+            layers.Resizing(7, 5, interpolation="area", name="smaller"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    with pytest.raises(ExportError, match="layer 'smaller' is off by"):
+        export(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_no_numbers_are_said(tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    nan = keras.initializers.Constant(float("nan"))
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3, kernel_initializer=nan)]
+    )
+    with pytest.raises(ExportError, match=r"layer 'dense.*' is NaN in Keras itself"):
+        export(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_path_that_cannot_be_written_is_said_before_anything_is_converted(tmp_path: Path) -> None:
+    for path, reason in (
+        (tmp_path / "none" / "m.onnx", "there is no folder"),
+        (tmp_path, "it is a folder"),
+    ):
+        with pytest.raises(InputError, match=f"{path} cannot be written: {reason}"):
+            export(None, path)  # type: ignore[arg-type]
+
+
 def test_export_that_is_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyconv.training import lean
 
@@ -367,7 +425,7 @@ def test_export_that_is_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
         return result
 
     monkeypatch.setattr("pyconv.training.exporter.make_lean", spoiled)
-    with pytest.raises(ExportError, match="'dense_1' is off by"):
+    with pytest.raises(ExportError, match="layer 'dense_1' is off by"):
         export(lesson(), tmp_path / "model.onnx", engines=["onnxruntime"])
     assert list(tmp_path.iterdir()) == []
 
@@ -465,8 +523,21 @@ def test_broken_or_missing_keras_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no file"):
         export(tmp_path / "none.keras", tmp_path / "m.onnx")
     (tmp_path / "broken.keras").write_bytes(b"PK nonsense")
-    with pytest.raises(ModelError, match=r"broken\.keras: Keras cannot load it"):
+    with pytest.raises(ModelError, match=r"broken\.keras: not a Keras model: expected a \.keras"):
         export(tmp_path / "broken.keras", tmp_path / "m.onnx")
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("a.txt", "a")
+    with pytest.raises(ModelError, match=r"other\.keras: Keras cannot load it"):
+        export(tmp_path / "other.keras", tmp_path / "m.onnx")
+
+
+def test_lambda_of_python_code_is_for_python(tmp_path: Path) -> None:
+    import keras
+
+    layers = [keras.Input((4, 4, 1)), keras.layers.Lambda(lambda x: x * 2)]
+    keras.Sequential(layers).save(tmp_path / "own.keras")
+    with pytest.raises(ModelError, match=r"Python code.* call pyconv\.training\.export"):
+        export(tmp_path / "own.keras", tmp_path / "m.onnx")
 
 
 def test_unknown_layer_class_is_said(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from pyconv.training.networks import check_sizes
         ({"seed": -1}, "seed: expected at least 0"),
         ({"learning_rate": 0.0}, "learning_rate: expected more than 0"),
         ({"learning_rate": float("nan")}, "learning_rate: expected more than 0"),
+        ({"learning_rate": float("inf")}, "learning_rate: expected more than 0"),
+        ({"seed": 2**32}, "seed: expected at most 4294967295, got 4294967296"),
         ({"stop_at_accuracy": 98.0}, "such as 0.98, got 98.0"),
         ({"validation": -1}, "validation: expected at least 0"),
     ],

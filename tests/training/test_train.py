@@ -209,5 +209,21 @@ def test_maps_that_shrink_away_stop_before_anything_is_written(
 def test_broken_checkpoint_is_said(quarters: Dataset, tmp_path: Path) -> None:
     run = train(dataclasses.replace(SMALL, epochs=1), tmp_path)
     run.keras_path.write_bytes(b"nonsense")
-    with pytest.raises(ModelError, match=r"model\.keras: cannot be loaded"):
+    with pytest.raises(ModelError, match=r"model\.keras: not a Keras model"):
         train(SMALL, tmp_path, resume=True)
+
+
+def test_folder_that_is_a_file_is_said(quarters: Dataset, tmp_path: Path) -> None:
+    file = tmp_path / "run"
+    file.write_text("mine")
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"cannot write the run's folder .*run"):
+            train(SMALL, file, force=force)
+    assert file.read_text() == "mine"
+
+
+def test_run_that_diverges_is_said_and_not_kept(quarters: Dataset, tmp_path: Path) -> None:
+    diverging = dataclasses.replace(SMALL, learning_rate=1e30)
+    with pytest.raises(InputError, match=r"diverged in epoch 1.* learning_rate, got 1e\+30"):
+        train(diverging, tmp_path)
+    assert not (tmp_path / "model.keras").exists()
