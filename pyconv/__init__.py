@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyconv.ops import activation as activation
     from pyconv.ops import add as add
     from pyconv.ops import average_pool2d as average_pool2d
+    from pyconv.ops import batch_normalization as batch_normalization
     from pyconv.ops import concat as concat
     from pyconv.ops import conv2d as conv2d
     from pyconv.ops import dense as dense
@@ -74,6 +75,7 @@ _HOMES = {
         "activation",
         "add",
         "average_pool2d",
+        "batch_normalization",
         "concat",
         "conv2d",
         "dense",

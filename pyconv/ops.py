@@ -252,6 +252,58 @@ def dense(
     return _core.run_operator("dense", [x], attributes)
 
 
+def batch_normalization(
+    x: FloatArray,
+    mean: FloatArray,
+    variance: FloatArray,
+    *,
+    gamma: FloatArray | None = None,
+    beta: FloatArray | None = None,
+    epsilon: float = 1e-3,
+) -> FloatArray:
+    """Bring each channel to a mean and a spread, by statistics that are known: ONNX's and Keras'
+    BatchNormalization when a network is used (Ioffe and Szegedy 2015).
+
+    `y[..., c] = gamma[c] * (x[..., c] - mean[c]) / sqrt(variance[c] + epsilon) + beta[c]`. In a
+    network that `pyconv.load` reads it is folded into the weights of the layer before.
+
+    Args:
+        x: (..., channels).
+        mean: (channels,).
+        variance: (channels,), of no negative number.
+        gamma: (channels,); None is 1.
+        beta: (channels,); None is 0.
+        epsilon: keeps the root from 0; Keras' default, ONNX's is 1e-5.
+
+    Returns:
+        The shape of x.
+
+    Raises:
+        InputError: a dtype is not float32, or a parameter is no number for each channel of x.
+
+    Examples:
+        >>> import numpy as np, pyconv
+        >>> x = np.array([[1, 10], [3, 30]], np.float32)
+        >>> mean, variance = np.array([2, 20], np.float32), np.array([1, 100], np.float32)
+        >>> pyconv.batch_normalization(x, mean, variance, epsilon=0)
+        array([[-1., -1.],
+               [ 1.,  1.]], dtype=float32)
+    """
+    channels = np.shape(x)[-1:]
+    parameters = {"mean": mean, "variance": variance, "gamma": gamma, "beta": beta}
+    for name, value in parameters.items():
+        if value is not None and (not channels or np.shape(value) != channels):
+            raise InputError(
+                f"batch_normalization: {name}: expected shape {channels}, as x is of shape "
+                f"{np.shape(x)}, got {np.shape(value)}"
+            )
+    deviation = activation(add(variance, np.full(channels, epsilon, np.float32)), "sqrt")
+    y = divide(subtract(x, mean), deviation)
+    if gamma is not None:
+        y = multiply(y, gamma)
+    return y if beta is None else add(y, beta)
+
+
 # -- Element by element ----------------------------------------------------------------------------
 
 

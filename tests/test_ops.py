@@ -139,6 +139,30 @@ def test_pads_as_people_write_them(written: Any, sides: tuple[int, int, int, int
         )
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (7, 4), (4,)])
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("centered", [True, False])
+def test_batch_normalization_is_its_definition(
+    shape: tuple[int, ...], scaled: bool, centered: bool
+) -> None:
+    random = np.random.default_rng(3)
+    x = random.normal(2, 3, shape).astype(np.float32)
+    mean, beta, gamma = random.normal(size=(3, 4)).astype(np.float32)
+    variance = random.uniform(0, 2, 4).astype(np.float32)
+    y = pyconv.batch_normalization(
+        x,
+        mean,
+        variance,
+        gamma=gamma if scaled else None,
+        beta=beta if centered else None,
+        epsilon=0.01,
+    )
+    wanted = (x.astype(np.float64) - mean) / np.sqrt(variance.astype(np.float64) + 0.01)
+    wanted = wanted * (gamma if scaled else 1) + (beta if centered else 0)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize(
     ("function", "oracle"),
     [
@@ -209,6 +233,9 @@ def test_nothing_that_is_given_is_changed() -> None:
         (lambda: pyconv.relu(np.ones(3, np.int32)), "int32"),
         (lambda: pyconv.activation(_ones(3), "gelo"), "gelo"),
         (lambda: pyconv.softmax(_ones(3), axis=1), "axis"),
+        (lambda: pyconv.batch_normalization(_ones(2, 3), _ones(3), _ones(1)), "variance: expec"),
+        (lambda: pyconv.batch_normalization(_ones(2, 3), _ones(3), np.ones(3)), "float64"),
+        (lambda: pyconv.batch_normalization(np.float32(1), _ones(), _ones()), "mean: expected"),
         (lambda: pyconv.add(_ones(3), _ones(4)), "broadcast"),
         (lambda: pyconv.concat([]), "concat"),
         (lambda: pyconv.flatten(np.float32(1)), r"flatten: x: expected shape \(n, ...\)"),
