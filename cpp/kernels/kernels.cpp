@@ -155,15 +155,16 @@ constexpr int rows_that_fit(int vectors) {
   return rows > kMaxMatrixRows ? kMaxMatrixRows : rows;
 }
 
-// Cores fetch ahead by themselves only as far as a page goes. So weights are asked for this many floats
-// before they are used, or, where a panel is smaller, those of the next panel.
+// Cores fetch ahead by themselves only as far as a page goes, so weights are asked for this many floats
+// before they are used; those of smaller panels, while the panel before them is used.
 constexpr Index kAhead = 2048;
-inline void fetch_ahead(const float* p) { __builtin_prefetch(p, 0, 2); }
 
 // kRows rows on kPanels panels. Several panels at once only where the rows alone are too few sums to hide the
-// latency of a multiply-add. kFetch for the first rows that meet a panel.
-template <int kRows, int kVectors, int kPanels, bool kFetch>
-inline void block_tile(const MatrixBlock& block, const float* x, const float* panel, float* out) {
+// latency of a multiply-add. While the first `fetches` rows of the panels are read, as many are asked for
+// that lie `ahead` floats further on.
+template <int kRows, int kVectors, int kPanels>
+inline void block_tile(const MatrixBlock& block, const float* x, const float* panel, float* out, Index ahead,
+                       Index fetches) {
   constexpr int kWidth = kVectors * kLanes;
   Vector sums[kPanels][kRows][kVectors];
   for (int p = 0; p < kPanels; ++p) {
@@ -177,15 +178,10 @@ inline void block_tile(const MatrixBlock& block, const float* x, const float* pa
   for (int r = 0; r < kRows; ++r) row[r] = x + r * block.x_pitch;
   const float* weights[kPanels];
   for (int p = 0; p < kPanels; ++p) weights[p] = panel + p * block.panel_pitch;
-  const Index floats = block.depth * kWidth;
-  const Index ahead = floats < kAhead ? floats : kAhead;
-  for (Index k = 0; k < block.depth; ++k) {
+  const auto add_products = [&](Index k) {
     Vector w[kPanels][kVectors];
     for (int p = 0; p < kPanels; ++p) {
       for (int v = 0; v < kVectors; ++v) w[p][v] = load(weights[p] + k * kWidth + v * kLanes);
-      for (int line = 0; kFetch && line < kWidth; line += 16) {
-        fetch_ahead(weights[p] + k * kWidth + ahead + line);
-      }
     }
     for (int r = 0; r < kRows; ++r) {
       const Vector value = splat(row[r][k]);
@@ -193,7 +189,17 @@ inline void block_tile(const MatrixBlock& block, const float* x, const float* pa
         for (int v = 0; v < kVectors; ++v) sums[p][r][v] += value * w[p][v];
       }
     }
+  };
+  Index k = 0;
+  for (; k < fetches; ++k) {
+    for (int p = 0; p < kPanels; ++p) {
+      for (int line = 0; line < kWidth; line += 16) {
+        __builtin_prefetch(weights[p] + k * kWidth + ahead + line, 0, 2);
+      }
+    }
+    add_products(k);
   }
+  for (; k < block.depth; ++k) add_products(k);
 #pragma GCC unroll 4
   for (int p = 0; p < kPanels; ++p) {
     if (block.finish) clamp_sums(sums[p], block.lowest, block.highest);
@@ -202,39 +208,48 @@ inline void block_tile(const MatrixBlock& block, const float* x, const float* pa
 }
 
 // The tile of `count` rows, 1 <= count <= kRows.
-template <int kRows, int kVectors, bool kFetch>
-inline void block_rows(const MatrixBlock& block, Index count, const float* x, const float* panel,
-                       float* out) {
+template <int kRows, int kVectors>
+inline void block_rows(const MatrixBlock& block, Index count, const float* x, const float* panel, float* out,
+                       Index ahead, Index fetches) {
   if constexpr (kRows > 1) {
-    if (count < kRows) return block_rows<kRows - 1, kVectors, kFetch>(block, count, x, panel, out);
+    if (count < kRows) {
+      return block_rows<kRows - 1, kVectors>(block, count, x, panel, out, ahead, fetches);
+    }
   }
-  block_tile<kRows, kVectors, 1, kFetch>(block, x, panel, out);
+  block_tile<kRows, kVectors, 1>(block, x, panel, out, ahead, fetches);
 }
 
 template <int kVectors>
 void matrix_block(const MatrixBlock& block) {
   constexpr int kMost = rows_that_fit(kVectors);
+  constexpr Index kWidth = kVectors * kLanes;
+  const Index ahead = block.depth * kWidth < kAhead ? block.depth * kWidth : kAhead;
   Index panel = 0;
   const auto weights = [&] { return block.panel + panel * block.panel_pitch; };
-  const auto out = [&] { return block.out + panel * kVectors * kLanes; };
+  const auto out = [&] { return block.out + panel * kWidth; };
   if constexpr (kVectors == 2) {
     if (block.rows == 1) {
-      for (; panel + 4 <= block.panels; panel += 4)
-        block_tile<1, 2, 4, true>(block, block.x, weights(), out());
+      for (; panel + 4 <= block.panels; panel += 4) {
+        block_tile<1, 2, 4>(block, block.x, weights(), out(), ahead, block.depth);
+      }
     } else if (block.rows == 2) {
-      for (; panel + 2 <= block.panels; panel += 2)
-        block_tile<2, 2, 2, true>(block, block.x, weights(), out());
+      for (; panel + 2 <= block.panels; panel += 2) {
+        block_tile<2, 2, 2>(block, block.x, weights(), out(), ahead, block.depth);
+      }
     }
   }
+  // Tiles as equal as may be, since those of few rows waste what they load: `larger` of them have a row more.
+  const Index tiles = (block.rows + kMost - 1) / kMost;
+  const Index rows = tiles == 1 ? block.rows : block.rows / tiles;
+  const Index larger = block.rows - rows * tiles;
   for (; panel < block.panels; ++panel) {
-    for (Index done = 0, count; done < block.rows; done += count) {
-      const Index left = block.rows - done;
-      const Index tiles = (left + kMost - 1) / kMost;  // as equal as may be: small ones waste what they load
-      count = (left + tiles - 1) / tiles;
-      const float* x = block.x + done * block.x_pitch;
-      float* y = out() + done * block.out_pitch;
-      (done == 0 ? block_rows<kMost, kVectors, true> : block_rows<kMost, kVectors, false>)(block, count, x,
-                                                                                           weights(), y);
+    const float* x = block.x;
+    float* y = out();
+    for (Index tile = 0; tile < tiles; ++tile) {
+      const Index count = tile < larger ? rows + 1 : rows;
+      block_rows<kMost, kVectors>(block, count, x, weights(), y, ahead, tile == 0 ? block.depth : 0);
+      x += count * block.x_pitch;
+      y += count * block.out_pitch;
     }
   }
 }
@@ -485,18 +500,77 @@ constexpr WinogradKernels winograd() {
   return kernels;
 }
 
+constexpr Index kStencilWindows = 32;  // outputs whose transformed input is held at once
+constexpr Index kStencilPitch = (2 * kStencilWindows + 2 + 2 * kLanes) / kLanes * kLanes;
+using StencilPlanes = float[4][kStencilPitch];
+
+// The pooled outputs of a vector of channels from what winograd_stencil_pooled makes of the input.
+struct WinogradWindows {
+  const StencilRow& row;
+  const float* weights;
+  Index channel;
+  const StencilPlanes& span;
+  const StencilPlanes& sum;
+  const StencilPlanes& step;
+
+  // Outputs j and those after it.
+  template <int kWindows>
+  void compute(Index j, float* out) const {
+    Vector y[kWindows][2][2];
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) {
+      Vector w[4];
+      // Held apart, or the compiler would read them from memory again for each window.
+      for (int p = 0; p < 4; ++p) w[p] = apart(load(weights + (4 * p + q) * kLanes));
+      const StencilPlanes& source = q == 1 ? sum : q == 2 ? step : span;
+#pragma GCC unroll 2
+      for (int t = 0; t < kWindows; ++t) {
+        const Index x = 2 * (j + t) + (q == 0 ? 0 : 1);
+        const Vector m1 = apart(w[1] * splat(source[1][x]));
+        const Vector m2 = apart(w[2] * splat(source[2][x]));
+        const Vector column[2] = {w[0] * splat(source[0][x]) + (m1 + m2),
+                                  w[3] * splat(source[3][x]) + (m1 - m2)};
+        for (int p = 0; p < 2; ++p) {
+          // The rows of A^T: (1, 1, 1, 0) and (0, 1, -1, 1).
+          if (q == 0) y[t][p][0] = column[p];
+          if (q == 1) {
+            y[t][p][0] += column[p];
+            y[t][p][1] = column[p];
+          }
+          if (q == 2) {
+            y[t][p][0] += column[p];
+            y[t][p][1] -= column[p];
+          }
+          if (q == 3) y[t][p][1] += column[p];
+        }
+      }
+    }
+    const Index lanes = row.channels - channel < kLanes ? row.channels - channel : kLanes;
+    const Vector bias = load(row.bias + channel);
+    for (int t = 0; t < kWindows; ++t, out += row.channels) {
+      const Vector most = at_least(at_least(y[t][0][0], y[t][0][1]), at_least(y[t][1][0], y[t][1][1]));
+      const Vector clamped = at_most(at_least(most + bias, splat(row.lowest)), splat(row.highest));
+      if (lanes == kLanes) {
+        store(out, clamped);
+      } else {
+        store_part(out, clamped, lanes);
+      }
+    }
+  }
+};
+
 // Winograd's F(2x2, 3x3) for one input channel: a row of StencilRow's pooled outputs, with the 16 weights of
-// a transformed filter for each channel in registers. The input's transform has no channels to run over, so
-// it runs along the row: at pixel x of the four rows that it makes of four rows of pixels,
+// a transformed filter for each channel in registers where there are enough. The input's transform has no
+// channels to run over, so it runs along the row: at pixel x of the four rows that it makes of four rows of
+// pixels,
 //   span[x] = r[x + 2] - r[x], sum[x] = r[x + 1] + r[x], step[x] = r[x + 1] - r[x],
 // and the tile of output j finds its four columns at span[2j], sum[2j + 1], step[2j + 1] and span[2j + 1].
 void winograd_stencil_pooled(const StencilRow& row) {
-  constexpr Index kMost = 32;  // outputs whose transformed input is held at once
-  constexpr Index kPitch = (2 * kMost + 2 + 2 * kLanes) / kLanes * kLanes;
-  float rows[4][kPitch + kLanes];
-  float span[4][kPitch], sum[4][kPitch], step[4][kPitch];
-  for (Index first = 0; first < row.columns; first += kMost) {
-    const Index tiles = row.columns - first < kMost ? row.columns - first : kMost;
+  float rows[4][kStencilPitch + kLanes];
+  StencilPlanes span, sum, step;
+  for (Index first = 0; first < row.columns; first += kStencilWindows) {
+    const Index left_over = row.columns - first;
+    const Index tiles = left_over < kStencilWindows ? left_over : kStencilWindows;
     const Index pixels = 2 * tiles + 2;
     for (Index x = 0; x < pixels; x += kLanes) {
       const float* source = row.x + 2 * first + x;
@@ -517,31 +591,13 @@ void winograd_stencil_pooled(const StencilRow& row) {
       }
     }
     for (Index o = 0; o < row.channels; o += kLanes) {
-      Vector weights[4][4];
-      for (int p = 0; p < 16; ++p) weights[p / 4][p % 4] = load(row.weights + o * 16 + p * kLanes);
-      const Vector bias = load(row.bias + o);
-      const Index lanes = row.channels - o < kLanes ? row.channels - o : kLanes;
       float* out = row.out + first * row.channels + o;
-      for (Index j = 0; j < tiles; ++j, out += row.channels) {
-        Vector columns[2][4];
-        for (int q = 0; q < 4; ++q) {
-          const float (*source)[kPitch] = q == 1 ? sum : q == 2 ? step : span;
-          const Index x = 2 * j + (q == 0 ? 0 : 1);
-          const Vector m1 = apart(weights[1][q] * splat(source[1][x]));
-          const Vector m2 = apart(weights[2][q] * splat(source[2][x]));
-          columns[0][q] = weights[0][q] * splat(source[0][x]) + (m1 + m2);
-          columns[1][q] = weights[3][q] * splat(source[3][x]) + (m1 - m2);
-        }
-        Vector y[2][2];
-        for (int p = 0; p < 2; ++p) WinogradTransform<2>::output(columns[p], y[p]);
-        const Vector most = at_least(at_least(y[0][0], y[0][1]), at_least(y[1][0], y[1][1]));
-        const Vector clamped = at_most(at_least(most + bias, splat(row.lowest)), splat(row.highest));
-        if (lanes == kLanes) {
-          store(out, clamped);
-        } else {
-          store_part(out, clamped, lanes);
-        }
-      }
+      const WinogradWindows windows{row, row.weights + o * 16, o, span, sum, step};
+      // Where the weights do not stay in registers two windows share the reading of each.
+      constexpr int kWindows = kRegisters >= 32 ? 1 : 2;
+      Index j = 0;
+      for (; j + kWindows <= tiles; j += kWindows) windows.compute<kWindows>(j, out + j * row.channels);
+      for (; j < tiles; ++j) windows.compute<1>(j, out + j * row.channels);
     }
   }
 }
@@ -583,19 +639,21 @@ void depthwise(const DepthwisePixel& pixel) {
 template <int kWindow, int kStride, int kColumns>
 inline void depthwise_columns(const DepthwiseRow& row, Index x, Index c, Index lanes, Vector bias) {
   constexpr int kInputs = (kColumns - 1) * kStride + kWindow;
+  // Copied, or each store might have changed them for all that the compiler knows.
+  const Index channels = row.channels;
+  const Vector lowest = splat(row.lowest), highest = splat(row.highest);
   Vector sums[kColumns];
   for (int j = 0; j < kColumns; ++j) sums[j] = bias;
   for (int u = 0; u < kWindow; ++u) {
-    const float* inputs = row.rows[u] + x * kStride * row.channels + c;
-    const float* weights = row.weights + u * kWindow * row.channels + c;
+    const float* inputs = row.rows[u] + x * kStride * channels + c;
+    const float* weights = row.weights + u * kWindow * channels + c;
     Vector taps[kWindow];
     for (int v = 0; v < kWindow; ++v) {
-      taps[v] =
-          lanes == kLanes ? load(weights + v * row.channels) : load_part(weights + v * row.channels, lanes);
+      taps[v] = lanes == kLanes ? load(weights + v * channels) : load_part(weights + v * channels, lanes);
     }
 #pragma GCC unroll 32
     for (int i = 0; i < kInputs; ++i) {
-      const float* input = inputs + i * row.channels;
+      const float* input = inputs + i * channels;
       // Held apart, or the compiler would read it from memory again for each of its products.
       const Vector pixel = apart(lanes == kLanes ? load(input) : load_part(input, lanes));
 #pragma GCC unroll 8
@@ -606,8 +664,8 @@ inline void depthwise_columns(const DepthwiseRow& row, Index x, Index c, Index l
     }
   }
   for (int j = 0; j < kColumns; ++j) {
-    float* out = row.out + (x + j) * row.channels + c;
-    const Vector y = at_most(at_least(sums[j], splat(row.lowest)), splat(row.highest));
+    float* out = row.out + (x + j) * channels + c;
+    const Vector y = at_most(at_least(sums[j], lowest), highest);
     if (lanes == kLanes) {
       store(out, y);
     } else {
@@ -630,7 +688,7 @@ void depthwise_row(const DepthwiseRow& row) {
   for (Index c = 0; c < row.channels; c += kLanes) {
     const Index lanes = row.channels - c < kLanes ? row.channels - c : kLanes;
     const Vector bias = lanes == kLanes ? load(row.bias + c) : load_part(row.bias + c, lanes);
-    depthwise_blocks<kWindow, kStride, (kRegisters >= 32 ? 8 : 4)>(row, 0, c, lanes, bias);
+    depthwise_blocks<kWindow, kStride, 8>(row, 0, c, lanes, bias);
   }
 }
 

@@ -11,6 +11,8 @@ namespace {
 // A block that feeds a fused pool lies in scratch memory, which should fit into the first-level cache
 // beside the weights that stream through it.
 constexpr std::int64_t kScratchFloats = 8192;
+// A strip of rows that come with their channels first should stay in the second-level cache until it is read.
+constexpr std::int64_t kStripFloats = 32768;
 // Other blocks have at least so many pixels, so that few tiles are cut short at their end.
 constexpr std::int64_t kBlockPixels = 64;
 
@@ -20,6 +22,7 @@ Conv2dAlgorithm::Conv2dAlgorithm(const Attributes& attributes, const Shape& x,
                                  const kernels::KernelTable& kernels)
     : kernels_(kernels),
       kernel_(attributes.array("kernel")),
+      channels_first_(attributes.integer("channels_first", 0) != 0),
       height_(x[1]),
       width_(x[2]),
       in_(x[3]),
@@ -72,8 +75,24 @@ std::int64_t Conv2dAlgorithm::map_rows(std::int64_t rows) const {
   return pool_ ? (rows - 1) * pool_->strides[0] + pool_->size[0] : rows;
 }
 
+Conv2dAlgorithm::SourceRows Conv2dAlgorithm::source_rows(std::int64_t first, std::int64_t last) const {
+  const std::int64_t begin = std::clamp<std::int64_t>(window_.height.begin(first), 0, height_);
+  const std::int64_t end = window_.height.begin(last - 1) + window_.height.extent();
+  return {begin, std::clamp(end, begin, height_)};
+}
+
+const float* Conv2dAlgorithm::channels_last(const float* x, std::int64_t image, SourceRows rows,
+                                            float* strip) const {
+  const float* pixels = x + image * height_ * width_ * in_;
+  if (!channels_first_) return pixels;
+  kernels_.transpose(pixels + rows.begin * width_, height_ * width_, in_, (rows.end - rows.begin) * width_,
+                     strip, in_);
+  return strip - rows.begin * width_ * in_;
+}
+
 std::string Conv2dAlgorithm::algorithm() const {
-  return method() + activation_.fused_text() + (pool_ ? ", fused max_pool2d" : "");
+  return (channels_first_ ? "from channels first, " : "") + method() + activation_.fused_text() +
+         (pool_ ? ", fused max_pool2d" : "");
 }
 
 std::int64_t Conv2dAlgorithm::flops() const {
@@ -91,6 +110,12 @@ RowwiseConv2d::RowwiseConv2d(const Attributes& attributes, const Shape& x,
     block_rows_ = (kBlockPixels + map_width_ - 1) / map_width_;
   }
   block_rows_ = std::clamp<std::int64_t>(block_rows_, 1, out_height_);
+  strip_rows_ = out_height_;
+  if (channels_first_) {
+    const std::int64_t step = window_.height.stride * (pool_ ? pool_->strides[0] : 1);
+    const std::int64_t fitting = kStripFloats / (width_ * in_ * step) / block_rows_ * block_rows_;
+    strip_rows_ = std::clamp(fitting, block_rows_, out_height_);
+  }
 }
 
 std::int64_t RowwiseConv2d::units(std::span<const ConstTensor> inputs, const Tensor&) const {
@@ -102,15 +127,24 @@ void RowwiseConv2d::run(std::span<const ConstTensor> inputs, const Tensor& outpu
   for (std::int64_t unit = range.begin, rows; unit < range.end; unit += rows) {
     const std::int64_t image = unit / out_height_;
     const std::int64_t begin = unit % out_height_;
-    rows = std::min({block_rows_, out_height_ - begin, range.end - unit});
-    const std::int64_t end = begin + rows;
-    const float* x = inputs[0].data + image * height_ * width_ * in_;
-    float* y = output.data + (image * out_height_ + begin) * out_width_ * out_;
-    if (pool_) {
-      compute_pooled(x, begin, end, y, workspace);
-    } else {
-      compute_activated(x, begin, end, y, workspace);
+    rows = std::min({strip_rows_, out_height_ - begin, range.end - unit});
+    const std::int64_t first = pool_ ? begin * pool_->strides[0] : begin;
+    const float* x = channels_last(inputs[0].data, image, source_rows(first, first + map_rows(rows)),
+                                   workspace + strip_offset());
+    float* y = output.data + unit * out_width_ * out_;
+    for (std::int64_t done = 0, block; done < rows; done += block) {
+      block = std::min(block_rows_, rows - done);
+      run_rows(x, begin + done, begin + done + block, y + done * out_width_ * out_, workspace);
     }
+  }
+}
+
+void RowwiseConv2d::run_rows(const float* x, std::int64_t begin, std::int64_t end, float* y,
+                             float* workspace) const {
+  if (pool_) {
+    compute_pooled(x, begin, end, y, workspace);
+  } else {
+    compute_activated(x, begin, end, y, workspace);
   }
 }
 
@@ -145,10 +179,19 @@ void RowwiseConv2d::compute_pooled(const float* x, std::int64_t begin, std::int6
   }
 }
 
-std::size_t RowwiseConv2d::workspace_size() const {
+std::size_t RowwiseConv2d::strip_offset() const {
   const std::int64_t rows = map_rows(block_rows_);
   const std::int64_t scratch = pool_ ? rows * map_width_ * out_ : 0;
-  return own_workspace(rows) + static_cast<std::size_t>(scratch);
+  return (own_workspace(rows) + static_cast<std::size_t>(scratch) + 15) / 16 * 16;
+}
+
+std::size_t RowwiseConv2d::workspace_size() const {
+  std::int64_t strip = 0;
+  if (channels_first_) {
+    const std::int64_t rows = (map_rows(strip_rows_) - 1) * window_.height.stride + window_.height.extent();
+    strip = std::min(rows, height_) * width_ * in_;
+  }
+  return strip_offset() + static_cast<std::size_t>(strip);
 }
 
 TapGatherer::TapGatherer(const Window2d& window, std::int64_t height, std::int64_t width,

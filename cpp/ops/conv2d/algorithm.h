@@ -14,7 +14,8 @@ namespace pyconv {
 // A convolution's attributes, checked. Each algorithm is a class that derives from it.
 class Conv2dAlgorithm : public Operator {
  public:
-  // Throws ArgumentError where the attributes do not fit x, which has four axes.
+  // Throws ArgumentError where the attributes do not fit x: (n, height, width, channels), however it lies in
+  // memory.
   Conv2dAlgorithm(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels);
 
   std::string algorithm() const override;
@@ -32,9 +33,22 @@ class Conv2dAlgorithm : public Operator {
   // Rows of the convolution that so many rows of the output need.
   std::int64_t map_rows(std::int64_t rows) const;
 
+  // Rows of x, [begin, end), under the rows [first, last) of the convolution; outside the map there are none.
+  struct SourceRows {
+    std::int64_t begin;
+    std::int64_t end;
+  };
+  SourceRows source_rows(std::int64_t first, std::int64_t last) const;
+
+  // An image with its channels last, at least in those rows: where its pixel (0, 0) lies, or would lie. Where
+  // x has its channels first, the rows are brought to `strip`, which holds (end - begin) * width_ * in_
+  // floats.
+  const float* channels_last(const float* x, std::int64_t image, SourceRows rows, float* strip) const;
+
   const kernels::KernelTable& kernels_;
   Array kernel_;
   std::vector<float> bias_;  // zeros where there is none
+  bool channels_first_;      // whether x is (n, in, height, width)
   std::int64_t height_, width_, in_;
   std::int64_t groups_, out_;
   ActivationSpec activation_;
@@ -71,7 +85,12 @@ class RowwiseConv2d : public Conv2dAlgorithm {
   void compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y,
                          float* workspace) const;
 
+  // Rows of the output, with the activation and the pool: [begin, end), at y.
+  void run_rows(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const;
+  std::size_t strip_offset() const;  // in the workspace, behind what `compute` and the pool use
+
   std::int64_t block_rows_;  // of the output, that are computed in one go
+  std::int64_t strip_rows_;  // of the output, whose rows of x are brought to channels last in one go
 };
 
 // The pointers to a window's taps, gathered pixel by pixel.

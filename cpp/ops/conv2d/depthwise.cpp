@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "ops/conv2d/algorithm.h"
@@ -64,12 +65,21 @@ class DepthwiseConv2d final : public RowwiseConv2d {
     pixels.channels = in_;
     pixels.weights = kernel_.values.data();
     pixels.bias = bias_.data();
-    pixels.out = y + inside_[0] * out_;
-    pixels.columns = inside_[1] - inside_[0];
     pixels.lowest = activation_.lowest();
     pixels.highest = activation_.highest();
-    row_kernel_->run(pixels);
+    // The kernel goes over all columns for a few channels, then for the next: what it reads again should be
+    // near.
+    for (std::int64_t column = inside_[0]; column < inside_[1]; column += kColumns) {
+      pixels.out = y + column * out_;
+      pixels.columns = std::min(kColumns, inside_[1] - column);
+      row_kernel_->run(pixels);
+      for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
+        if (rows[u] != zeros_.data()) rows[u] += kColumns * window_.width.stride * in_;
+      }
+    }
   }
+
+  static constexpr std::int64_t kColumns = 32;
 
   TapGatherer gatherer_;
   std::vector<float> zeros_;  // a row of padding

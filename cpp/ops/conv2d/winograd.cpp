@@ -82,8 +82,9 @@ class WinogradConv2d final : public Conv2dAlgorithm {
 
   std::size_t workspace_size() const override {
     const std::int64_t map = whole_maps_ ? block_tiles_ * tile_ * tile_ * panel_floats_ : 0;
+    const std::int64_t strip = channels_first_ ? strip_floats() : 0;
     return pointer_floats(planes_) +
-           static_cast<std::size_t>(planes_ * (input_pitch() + product_pitch()) + map);
+           static_cast<std::size_t>(planes_ * (input_pitch() + product_pitch()) + map + strip);
   }
 
  protected:
@@ -124,7 +125,7 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   }
 
   // Workspace: pointers, then the transformed input [plane][tile][channel], then one panel of the products
-  // [plane][tile][channel], then that panel of whole maps.
+  // [plane][tile][channel], then that panel of whole maps, then rows of x with their channels last.
   static const float** pointers(float* workspace) { return reinterpret_cast<const float**>(workspace); }
   std::int64_t padded_in() const { return (in_ + 15) / 16 * 16; }
   // A transform touches all planes at once. At a pitch of whole pages they would all fall into the same few
@@ -135,6 +136,14 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   float* input_planes(float* workspace) const { return workspace + pointer_floats(planes_); }
   float* product_planes(float* workspace) const { return input_planes(workspace) + planes_ * input_pitch(); }
   float* map(float* workspace) const { return product_planes(workspace) + planes_ * product_pitch(); }
+  float* strip(float* workspace) const {
+    return map(workspace) + (whole_maps_ ? block_tiles_ * tile_ * tile_ * panel_floats_ : 0);
+  }
+  // Of the rows of x under a block of tiles of one image.
+  std::int64_t strip_floats() const {
+    const std::int64_t rows = (block_tiles_ + tile_columns_ - 2) / tile_columns_ + 1;
+    return std::min(rows * tile_ + 2, height_) * width_ * in_;
+  }
 
   void run_rows(const float* x, float* y, UnitRange range, float* workspace) const {
     const std::int64_t end = range.end * tile_columns_;
@@ -172,14 +181,23 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     }
   }
 
+  // Image by image, since where x has its channels first only rows of one are brought to channels last at
+  // once.
   void transform_input(const float* x, std::int64_t first, std::int64_t tiles, float* workspace) const {
+    const std::int64_t map_tiles = tile_rows_ * tile_columns_;
     const float** pixels = pointers(workspace);
     kernels::WinogradInput input{pixels, in_, input_planes(workspace), input_pitch()};
-    for (std::int64_t t = 0; t < tiles; ++t, input.planes += padded_in()) {
-      const Tile tile = tile_at(first + t);
-      gatherer_.gather(x + tile.image * height_ * width_ * in_, tile.row, tile.column, 0, zeros_.data(),
-                       pixels, 1);
-      winograd_.input(input);
+    for (std::int64_t t = first, next; t < first + tiles; t = next) {
+      const std::int64_t image = t / map_tiles;
+      next = std::min(first + tiles, (image + 1) * map_tiles);
+      const SourceRows rows =
+          source_rows(tile_at(t).row * tile_, std::min((tile_at(next - 1).row + 1) * tile_, map_height_));
+      const float* source = channels_last(x, image, rows, strip(workspace));
+      for (std::int64_t i = t; i < next; ++i, input.planes += padded_in()) {
+        const Tile tile = tile_at(i);
+        gatherer_.gather(source, tile.row, tile.column, 0, zeros_.data(), pixels, 1);
+        winograd_.input(input);
+      }
     }
   }
 
