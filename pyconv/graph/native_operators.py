@@ -171,6 +171,8 @@ def _conv2d_map(attributes: Attributes, x: Shape) -> Shape:
     """The shape before the pool that may be fused into it."""
     kernel = attributes["kernel"].shape
     groups = attributes.get("groups", 1)
+    if attributes.get("channels_first") and len(x) == 4:
+        x = (x[0], x[2], x[3], x[1])
     if len(x) == 4 and (x[3] != kernel[2] * groups or groups < 1 or kernel[3] % groups):
         raise ModelError(
             f"a kernel of {kernel[2]} · {groups} input channels and {kernel[3]} filters "

@@ -265,6 +265,27 @@ def test_conv2d_equals_definition(
     np.testing.assert_allclose(got, expected, rtol=2.0**-21, atol=tolerance)
 
 
+# Of more rows than are brought to channels last in one go.
+STRIPS = [
+    depthwise(65, size=(61, 33), pads=(1, 1, 1, 1)),
+    depthwise(130, size=(40, 33), strides=(2, 2), pads=(0, 0, 1, 1)),
+    replace(WINOGRAD, channels=65, size=(61, 33), pads=(1, 1, 1, 1)),
+    replace(INDIRECT, channels=65, size=(61, 33), strides=(2, 2), pool=(3, 3, 2, 2)),
+    replace(POINTWISE, channels=65, size=(61, 33)),
+    replace(STENCIL, channels=3, size=(61, 233), pads=(3, 0, 1, 2)),
+]
+
+
+@pytest.mark.parametrize("case", [*dict.fromkeys(STRIPS + CASES)], ids=str)
+def test_conv2d_channels_first_equals_channels_last(case: Case, isa: str) -> None:
+    images = case.images()
+    channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    attributes = {**case.attributes(), "channels_first": 1}
+    got = _core.run_operator("conv2d", [channels_first], attributes, isa=isa)
+    expected = _core.run_operator("conv2d", [images], case.attributes(), isa=isa)
+    np.testing.assert_array_equal(got, expected)
+
+
 @settings(print_blob=True, deadline=None, max_examples=150)
 @given(data=st.data())
 def test_conv2d_random_settings(data: st.DataObject) -> None:

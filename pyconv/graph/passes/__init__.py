@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from pyconv.graph.ir import Graph
 from pyconv.graph.passes.absorb_flatten_transposes import absorb_flatten_transposes
+from pyconv.graph.passes.absorb_input_transposes import absorb_input_transposes
 from pyconv.graph.passes.cancel_transposes import cancel_transposes
 from pyconv.graph.passes.drop_identities import drop_identities
 from pyconv.graph.passes.eliminate_dead import eliminate_dead
@@ -57,6 +58,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_bias,
     fuse_activation,
     fuse_max_pool,
+    absorb_input_transposes,
     eliminate_dead,
 )
 """In the order in which they run."""

@@ -579,6 +579,28 @@ def test_fold_batch_normalization_into_int8(run_pass: Run, positive: bool) -> No
     assert run_pass(passes.fold_batch_normalization, g.wants("z")) == left
 
 
+def test_absorb_input_transposes(run_pass: Run) -> None:
+    g = Builder(x=(N, 3, 6, 5))
+    g("a", "transpose", "x", permutation=list(NHWC))
+    g("b", "conv2d", "a", kernel=g.array(2, 2, 3, 4))
+    assert run_pass(passes.absorb_input_transposes, g.wants("b")) == ["conv2d"]
+
+
+@pytest.mark.parametrize("case", ["asked for", "read twice", "other permutation"])
+def test_absorb_no_input_transposes(run_pass: Run, case: str) -> None:
+    g = Builder(x=(N, 3, 6, 5))
+    permutation = list(NHWC) if case != "other permutation" else [0, 3, 2, 1]
+    g("a", "transpose", "x", permutation=permutation)
+    g("b", "conv2d", "a", kernel=g.array(2, 2, 3, 4))
+    wanted = ["b"]
+    if case == "asked for":
+        wanted.append("a")
+    if case == "read twice":
+        wanted.append(g("c", "activation", "a", activation="relu"))
+    left = run_pass(passes.absorb_input_transposes, g.wants(*wanted))
+    assert left[:2] == ["transpose", "conv2d"]
+
+
 def test_run_passes_tells_what_each_did() -> None:
     g = Builder(x=(N, 6, 5, 3))
     _linear(g, "conv2d")
