@@ -82,7 +82,8 @@ def chosen(
         peers: their names, of those in `pyconv.bench.peers.PEERS`; empty for all that are
             installed, None for none.
         exact: whether native keeps convolutions to direct products.
-        weights: how native keeps the weights of dense layers.
+        weights: how native keeps the weights of dense layers; if not in float32, native with
+            float32 takes part too, as `"float32"`.
 
     Raises:
         MissingExtraError: one that was named is not installed.
@@ -92,4 +93,6 @@ def chosen(
 
     native = partial(_native, exact=exact, weights=weights)
     found = {**CONTESTANTS, "native": Contestant("pyconv", native)}
+    if weights != "float32":
+        found["float32"] = Contestant("pyconv", partial(_native, exact=exact))
     return found if peers is None else found | installed(peers)

@@ -27,6 +27,7 @@ COMMANDS = (
     "summary",
     "train",
     "export",
+    "quantize",
     "data",
 )
 """In the order in which `pyconv --help` lists them; `pyconv.cli.NAME` is the module of each."""

@@ -80,7 +80,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--weights",
         choices=("float32", "bfloat16", "int8"),
         default="float32",
-        help="how native keeps the weights of dense layers (default: float32)",
+        help="how native keeps the weights of dense layers; bfloat16 and int8 are compared with "
+        "float32, too (default: float32)",
     )
     parser.add_argument(
         "--tolerance",

@@ -71,3 +71,16 @@ def test_bench_refuses_a_wrong_flag(options: list[str], capsys: pytest.CaptureFi
         main(["bench", *options])
     assert stop.value.code == 2
     assert options[1] in capsys.readouterr().err
+
+
+def test_bench_compares_stored_weights_with_float32(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "digits", "--weights", "int8", "--layers", "--json", *_BRIEF]) == 0
+    cell = json.loads(capsys.readouterr().out)["cells"][0]
+    assert set(cell["timings"]) == {"native", "onnxruntime", "float32"}
+    assert 0 < cell["difference"] < 0.1
+    assert any("int8 weights" in step["algorithm"] for step in cell["steps"])
+
+
+def test_bench_refuses_a_tolerance_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "digits", "--tolerance", "0", *_BRIEF]) == 1
+    assert "--tolerance: expected a number above 0, got 0.0" in capsys.readouterr().err
