@@ -13,9 +13,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pyconv.errors import InputError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 HELP = "compare the engines' speed"
 
+WORKLOADS = ("lesson", "conv3x3", "conv1x1", "depthwise")
 PEERS = ("openvino", "torch", "xla", "litert")
 _PICTURES = (".png", ".svg", ".pdf")
 _REDRAW_SECONDS = 0.25
@@ -36,7 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help="a bundled model's name or an .onnx file (default: every bundled model)",
+        help="a bundled model's name, an .onnx file, or a set of networks with random weights: "
+        f"{', '.join(WORKLOADS)} (default: every bundled model)",
     )
     parser.add_argument(
         "--batch",
@@ -129,6 +132,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv bench
   pyconv bench fashion --batch 1 256 --threads 1 --seconds 5
   pyconv bench fashion --layers --batch 256 --threads 1
+  pyconv bench lesson --threads 1
+  pyconv bench conv3x3 depthwise --batch 1 --threads 1
   pyconv bench fashion --peers openvino litert --threads 1
   pyconv bench fashion --weights int8 --batch 1 --threads 1
   pyconv bench my-network.onnx --json bench.json --plot bench.png
@@ -151,9 +156,9 @@ def run(args: argparse.Namespace) -> int:
     before = earlier.read(args.compare) if args.compare is not None else None
     if args.isa is not None:
         os.environ["PYCONV_ISA"] = args.isa  # read when the extension module first computes
-    with _progress() as progress:
+    with _files(args.models or bundled.names()) as models, _progress() as progress:
         report = compare(
-            args.models or bundled.names(),
+            models,
             args.batch,
             args.threads,
             Budget(args.seconds, args.rounds),
@@ -184,6 +189,19 @@ def _tolerance(args: argparse.Namespace) -> float:
         raise InputError(f"--tolerance: expected a number above 0, got {args.tolerance}")
     tolerance: float = args.tolerance
     return tolerance
+
+
+@contextmanager
+def _files(names: Sequence[str]) -> Iterator[list[str | Path]]:
+    """The models by these names, while this lasts: those of a workload are written first."""
+    from pyconv.bench import workloads
+
+    with TemporaryDirectory(prefix="pyconv-bench-") as folder:
+        models: list[str | Path] = []
+        for name in names:
+            written = name in WORKLOADS
+            models += workloads.write(name, Path(folder)) if written else [name]
+        yield models
 
 
 @contextmanager
