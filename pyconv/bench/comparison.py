@@ -17,6 +17,7 @@ from pyconv.bench.contestants import CONTESTANTS, Contestant, Runner
 from pyconv.bench.inputs import random_inputs
 from pyconv.bench.machine import Machine, describe, measure_peak
 from pyconv.bench.measure import Budget, Spread, interleave, paired_ratio, spread
+from pyconv.bench.memory import call_bytes
 from pyconv.bench.report import NOISY, Cell, Refusal, Report, StepTiming, Subject, Timing
 from pyconv.engines.base import Array
 from pyconv.errors import InputError, PyconvError
@@ -40,6 +41,7 @@ def compare(
     *,
     contestants: Mapping[str, Contestant] = CONTESTANTS,
     layers: bool = False,
+    memory: bool = False,
     tolerance: float = TOLERANCE,
     progress: Callable[[str, float], None] = lambda _text, _share: None,
 ) -> Report:
@@ -52,6 +54,7 @@ def compare(
         budget: how long each cell is measured.
         contestants: who takes part, by name. The ratios are about the first.
         layers: whether the first is then timed step by step, too.
+        memory: whether the memory that a call takes is measured, too, each in a process of its own.
         tolerance: the largest difference of outputs, as a share of their scale, at which a cell
             is timed.
         progress: is told what is being measured, and which share of the benchmark is done, 0 to 1.
@@ -96,6 +99,12 @@ def compare(
         cell = _cell(subject, flops[subject.model], difference, samples, machine)
         if layers:
             cell = dataclasses.replace(cell, steps=_time_steps(trial, subject, budget, machine))
+        if memory:
+            path = files[subject.model]
+            grown = {
+                name: call_bytes(name, path, subject.batch, subject.threads) for name in contestants
+            }
+            cell = dataclasses.replace(cell, memory_bytes=grown)
         cells.append(cell)
     return Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyconv.bench.machine import Machine
@@ -89,6 +89,8 @@ class Cell:
         ratios: the contestant's time over native's, paired round by round: how many times native
             is faster.
         steps: native's, in order; empty unless they were asked for.
+        memory_bytes: by contestant, how far resident memory grows at most during a first call, its
+            result included; empty unless it was asked for.
     """
 
     subject: Subject
@@ -98,6 +100,7 @@ class Cell:
     timings: Mapping[str, Timing]
     ratios: Mapping[str, Spread]
     steps: Sequence[StepTiming] = ()
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def noisy(self) -> bool:

@@ -37,6 +37,8 @@ def render(report: Report) -> Iterator[RenderableType]:
     for cell in report.cells:
         if cell.steps:
             yield _steps(cell)
+    if any(cell.memory_bytes for cell in report.cells):
+        yield _memory(report)
     if report.changes:
         yield _changes(report)
     for refusal in report.refusals:
@@ -113,6 +115,37 @@ def _steps(cell: Cell) -> Table:
             f"{timing.gflops:.1f}" if counted else "–",
             f"{timing.peak_share:.0%}" if counted else "–",
         )
+    return table
+
+
+def _memory(report: Report) -> Table:
+    first = next(iter(report.cells[0].timings))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title="Memory that a call takes",
+        title_justify="left",
+        caption="how far resident memory grows during a first call, its result included.",
+        caption_justify="left",
+    )
+    table.add_column("model")
+    for name in ("batch", "threads"):
+        table.add_column(name, justify="right")
+    table.add_column("engine")
+    for name in ("MB", f"÷ {first}"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in report.cells:
+        for name, grown in cell.memory_bytes.items():
+            least = cell.memory_bytes[first]
+            table.add_row(
+                cell.subject.model,
+                str(cell.subject.batch),
+                str(cell.subject.threads),
+                name,
+                f"{grown / 1e6:.2f}",
+                f"{grown / least:.1f}×" if name != first and least > 0 else "",
+            )
     return table
 
 

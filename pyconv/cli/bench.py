@@ -71,6 +71,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="time native step by step, too: where its time goes, and how near each is to the peak",
     )
     parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="measure the memory that a call takes, too, each engine in a process of its own",
+    )
+    parser.add_argument(
         "--isa",
         metavar="LEVEL",
         help="run native at this instruction set: baseline, avx2 or avx512 (default: the best of "
@@ -164,6 +169,7 @@ def run(args: argparse.Namespace) -> int:
             Budget(args.seconds, args.rounds),
             contestants=contestants.chosen(args.peers, exact=args.exact, weights=args.weights),
             layers=args.layers,
+            memory=args.memory,
             tolerance=_tolerance(args),
             progress=progress,
         )
