@@ -11,14 +11,14 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pyconv.errors import InputError
 
 if TYPE_CHECKING:
+    import keras
+
     from pyconv.training import Epoch, Progress, Run, Settings
 
 HELP = "train a network and export it"
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     from pyconv.training import train
 
     settings = _settings(args)
-    with _progress() as (on_batch, on_epoch, on_stage):
+    with _Display() as display:
         try:
             result = train(
                 settings,
@@ -174,10 +174,10 @@ def run(args: argparse.Namespace) -> int:
                 resume=args.resume,
                 force=args.force,
                 data_folder=args.data_dir,
-                on_start=None if args.json else lambda model: model.summary(),
-                on_batch=on_batch,
-                on_epoch=on_epoch,
-                on_stage=on_stage,
+                on_start=None if args.json else display.network,
+                on_batch=display.batch,
+                on_epoch=display.epoch,
+                on_stage=display.stage,
             )
         except KeyboardInterrupt:
             print(
@@ -212,44 +212,58 @@ def _settings(args: argparse.Namespace) -> Settings:
     return Settings(**flags)
 
 
-@contextmanager
-def _progress() -> Iterator[
-    tuple[Callable[[Progress], None], Callable[[Epoch], None], Callable[[str], None]]
-]:
-    """A bar for what is under way, where standard error is a terminal, and a line an epoch."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+class _Display:
+    """A line an epoch on standard error, and a bar below it where that is a terminal."""
 
-    console = Console(stderr=True)
-    bar = Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("", total=None, figures="")
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
 
-    def on_batch(now: Progress) -> None:
-        bar.update(
-            task,
+        self._console = Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("importing TensorFlow", total=None, figures="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def network(self, model: keras.Model) -> None:
+        """Print the table of layers, on standard output."""
+        self._bar.stop()  # what others print would go into the bar's line
+        model.summary()
+        self._bar.start()
+
+    def batch(self, now: Progress) -> None:
+        """Draw how far the epoch is."""
+        self._bar.update(
+            self._task,
             description=f"epoch {now.epoch} of {now.epochs}",
             completed=now.batch,
             total=now.batches,
             figures=f"loss {now.loss:.4f}  accuracy {now.accuracy:.4f}",
         )
 
-    def on_epoch(done: Epoch) -> None:
+    def epoch(self, done: Epoch) -> None:
+        """Print what an epoch came to."""
         held_out = (
             f"  held out {done.validation_accuracy:.4f}"
             if done.validation_accuracy is not None
             else ""
         )
-        console.print(
+        self._console.print(
             f"epoch {done.epoch:>2}  loss {done.loss:.4f}  accuracy {done.accuracy:.4f}{held_out}"
             f"  test loss {done.test_loss:.4f}  test accuracy {done.test_accuracy:.4f}"
             f"  {done.seconds:.1f} s",
@@ -257,11 +271,9 @@ def _progress() -> Iterator[
             soft_wrap=True,
         )
 
-    def on_stage(stage: str) -> None:
-        bar.reset(task, description=stage, total=None, figures="")
-
-    with bar:
-        yield on_batch, on_epoch, on_stage
+    def stage(self, name: str) -> None:
+        """Draw what is being done that has no known length."""
+        self._bar.reset(self._task, description=name, total=None, figures="")
 
 
 def _print(result: Run) -> None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import json
+import os
+import pty
+import re
+import struct
+import termios
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,6 +41,35 @@ def test_train_prints_the_network_its_comparison_and_its_files(
         ["epoch", "1"],
         ["epoch", "2"],
     ]
+
+
+def test_train_on_a_terminal_keeps_the_bar_out_of_the_table(
+    quarters: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard output and error on one terminal: the table starts on a line of its own."""
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    received = bytearray()
+    reader = threading.Thread(target=_drain, args=(controller, received), daemon=True)
+    reader.start()
+    with os.fdopen(terminal, "w") as both:
+        monkeypatch.setattr("sys.stdout", both)
+        monkeypatch.setattr("sys.stderr", both)
+        monkeypatch.setenv("TERM", "xterm")
+        assert main(["train", *_SMALL, "--epochs", "1", "--out", str(tmp_path)]) == 0
+    reader.join(10)
+    os.close(controller)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received.decode())
+    (line,) = [line for line in re.split("[\r\n]+", text) if 'Model: "convolutional"' in line]
+    assert line == 'Model: "convolutional"'
+    assert "epoch 1 of 1" in text
+    assert "converting it to ONNX" in text
+
+
+def _drain(descriptor: int, into: bytearray) -> None:
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
+        while data := os.read(descriptor, 1 << 16):
+            into += data
 
 
 def test_train_json_is_all_that_standard_output_holds(
