@@ -87,6 +87,9 @@ class Program:
     def arena_bytes(self) -> int:
         """Bytes of intermediate tensors that one thread holds."""
     @property
+    def workspace_bytes(self) -> int:
+        """Bytes of scratch memory that one thread holds."""
+    @property
     def chunk(self) -> int:
         """How many images go through the steps together."""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from pyconv import bundled
@@ -25,6 +24,7 @@ from pyconv.engines.base import (
     tensor_names,
 )
 from pyconv.errors import InputError, ModelError, unknown_name
+from pyconv.graph import reader
 from pyconv.metadata import InputContract, Layer, Metadata, broken
 
 if TYPE_CHECKING:
@@ -83,13 +83,7 @@ def load(
     if not isinstance(threads, int | np.integer) or not 1 <= threads <= MOST_THREADS:
         raise InputError(f"threads: expected an integer from 1 to {MOST_THREADS}, got {threads!r}")
     path = bundled.resolve(model)
-    try:
-        props = {
-            item.key: item.value
-            for item in onnx.load(str(path), load_external_data=False).metadata_props
-        }
-    except Exception as error:  # protobuf and onnx raise types that share no other base
-        raise ModelError(f"{path}: not an ONNX file: {error}") from error
+    props = {item.key: item.value for item in reader.parse(path).metadata_props}
     running = base.create(engine, path, int(threads), exact, weights)
     return Model(path, running, Metadata.from_props(props, path))
 
@@ -310,7 +304,7 @@ class Model:
         """Which tensor is which layer; for a file that does not say, each tensor is one."""
         if self.metadata.layers:
             return self.metadata.layers
-        model = onnx.load(str(self.path), load_external_data=False)
+        model = reader.parse(self.path)
         return [
             Layer(name, node.op_type, name, (), ())
             for node in model.graph.node

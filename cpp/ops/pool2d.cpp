@@ -57,12 +57,17 @@ class Pool2d final : public Operator {
   }
 
   std::size_t workspace_size() const override {
-    return static_cast<std::size_t>(window_.height.kernel * window_.width.kernel) * sizeof(float*) /
-           sizeof(float);
+    const std::int64_t taps =
+        window_.height.most_taps_inside(height_) * window_.width.most_taps_inside(width_);
+    return static_cast<std::size_t>(taps) * sizeof(float*) / sizeof(float);
   }
 
   std::int64_t flops() const override {
-    return window_.height.kernel * window_.width.kernel * out_height_ * out_width_ * channels_;
+    // In double precision: windows may be far larger than the map, and 64 bits too few.
+    const double taps =
+        static_cast<double>(window_.height.kernel) * static_cast<double>(window_.width.kernel);
+    const double outputs = static_cast<double>(out_height_ * out_width_ * channels_);
+    return static_cast<std::int64_t>(std::min(taps * outputs, 9e18));
   }
 
  private:
@@ -91,12 +96,12 @@ class Pool2d final : public Operator {
 
   void pool(const float* x, std::int64_t row, std::int64_t column, float* y, const float** taps) const {
     std::int64_t count = 0;
-    for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
+    const auto [top, bottom] = window_.height.taps_inside(row, height_);
+    const auto [left, right] = window_.width.taps_inside(column, width_);
+    for (std::int64_t u = top; u < bottom; ++u) {
       const std::int64_t i = window_.height.begin(row) + u * window_.height.dilation;
-      if (i < 0 || i >= height_) continue;
-      for (std::int64_t v = 0; v < window_.width.kernel; ++v) {
+      for (std::int64_t v = left; v < right; ++v) {
         const std::int64_t j = window_.width.begin(column) + v * window_.width.dilation;
-        if (j < 0 || j >= width_) continue;
         taps[count++] = x + (i * width_ + j) * channels_;
       }
     }

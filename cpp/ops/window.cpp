@@ -35,6 +35,17 @@ std::array<std::int64_t, 2> WindowAxis::inside(std::int64_t size, std::int64_t o
   return {first, end};
 }
 
+std::array<std::int64_t, 2> WindowAxis::taps_inside(std::int64_t o, std::int64_t size) const {
+  const std::int64_t first = begin(o) < 0 ? (-begin(o) + dilation - 1) / dilation : 0;
+  const std::int64_t room = size - begin(o);
+  const std::int64_t end = room <= 0 ? 0 : std::min(kernel, (room + dilation - 1) / dilation);
+  return {std::min(first, end), end};
+}
+
+std::int64_t WindowAxis::most_taps_inside(std::int64_t size) const {
+  return std::min(kernel, (size + dilation - 1) / dilation);
+}
+
 std::array<std::int64_t, 2> parse_pair(const Attributes& attributes, const std::string& name,
                                        std::int64_t otherwise) {
   const auto values = attributes.integers(name, {otherwise, otherwise});

@@ -29,6 +29,10 @@ struct WindowAxis {
   // The first of `outputs` outputs whose taps all lie inside [0, size), and the one after the last; {0, 0}
   // where there are none.
   std::array<std::int64_t, 2> inside(std::int64_t size, std::int64_t outputs) const;
+  // The first tap of output o that lies inside [0, size), and the one after the last.
+  std::array<std::int64_t, 2> taps_inside(std::int64_t o, std::int64_t size) const;
+  // The most of such taps that any output has.
+  std::int64_t most_taps_inside(std::int64_t size) const;
 };
 
 struct Window2d {

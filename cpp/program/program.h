@@ -58,6 +58,7 @@ class Program {
   // True where axis 0 of every input and output is the batch; else none has it.
   bool has_batch() const { return has_batch_; }
   // Bytes that one thread's intermediate tensors take.
+  std::size_t workspace_bytes() const { return workspace_floats_ * sizeof(float); }
   std::size_t arena_bytes() const { return arena_floats_ * sizeof(float); }
   // How many images go through the steps together.
   std::int64_t chunk() const { return chunk_; }

@@ -50,7 +50,7 @@ class NativeEngine:
         weights: WeightStorage = "float32",
     ) -> None:
         self.threads = threads
-        self._compile = partial(compile_network, threads=threads, exact=exact, weights=weights)
+        self._program_of = partial(compile_network, threads=threads, exact=exact, weights=weights)
         self._file = reader.read(path)
         self.inputs: Sequence[TensorInfo] = self._file.inputs
         self._output_names = tuple(info.name for info in self._file.outputs)
@@ -68,6 +68,12 @@ class NativeEngine:
         self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
         """See `pyconv.engines.base.Engine.run`."""
+        try:
+            return self._run(inputs, outputs)
+        except MemoryError as error:
+            raise ModelError(f"{self._file.path}: {error}") from error
+
+    def _run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None) -> dict[str, Array]:
         if outputs is None and self._direct is not None:
             # The program checks its inputs itself; what does not fit is explained below.
             try:
@@ -114,14 +120,17 @@ class NativeEngine:
             if key not in self._variants:
                 network = self.network if shapes is None else self._import_for(shapes)
                 assert network is not None  # or `shapes` would have been given
-                try:
-                    self._variants[key] = self._compile(network, names)
-                except ModelError as error:
-                    raise ModelError(f"{self._file.path}: {error}") from error
+                self._variants[key] = self._compile(network, names)
             self._variants.move_to_end(key)
             if len(self._variants) > MOST_VARIANTS:
                 self._variants.popitem(last=False)
             return self._variants[key]
+
+    def _compile(self, network: Network, names: Sequence[str]) -> Compiled:
+        try:
+            return self._program_of(network, names)
+        except ModelError as error:
+            raise ModelError(f"{self._file.path}: {error}") from error
 
     def _import_for_any_batch(self) -> Network | None:
         try:

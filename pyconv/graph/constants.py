@@ -2,11 +2,15 @@
 
 A known tensor may contain the batch: `Shape` of (n, 28, 28, 1) is `[n, 28, 28, 1]`. What the
 exporters make of that (they slice it, multiply it, put it together again for a Reshape) is followed
-symbolically here; everything else is left to ONNX's own reference evaluator.
+symbolically here; everything else is left to ONNX's own reference evaluator, once it is clear that
+the result is not too large. Operators that are slow there (it convolves in Python) are not known
+beforehand: they become steps, and `passes/fold_constants.py` has the engine compute them.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +22,8 @@ from onnx.reference import ReferenceEvaluator
 
 from pyconv.errors import ModelError
 from pyconv.graph.batch import Batch, BatchError, at_batch
+from pyconv.graph.limits import Allowance, brief
 from pyconv.graph.reader import OnnxNode
-
-MOST_ELEMENTS = 2**28
-"""A constant that a few bytes of file would blow up to more than this (1 GiB) is refused."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +32,7 @@ class Known:
 
     Attributes:
         values: numbers; or, where the batch is among them, an object array of int and `Batch`.
-        dtype: the ONNX tensor's element type, as NumPy names it.
+        dtype: the ONNX tensor's element type, as NumPy names it; `"string"` for texts.
         steps: where DequantizeLinear made it of int8 without a zero point, what a step of one is
             worth: one number, or one for each place of `steps_axis`.
         steps_axis: see `steps`.
@@ -48,12 +50,14 @@ class Known:
             return cls(values, dtype or values.dtype.name)
         if any(isinstance(item, Batch) for item in values.reshape(-1)):
             return cls(values, dtype or "int64")
+        if any(isinstance(item, str | bytes) for item in values.reshape(-1)):
+            return cls(values, "string")
         return cls(values.astype(dtype or "int64"), dtype or "int64")
 
     @property
     def symbolic(self) -> bool:
         """Whether the batch is among the elements."""
-        return self.values.dtype == object
+        return self.values.dtype == object and self.dtype != "string"
 
     def at_batch(self, batch: int) -> NDArray[Any]:
         """A copy of the tensor for one batch size."""
@@ -66,33 +70,41 @@ class Known:
 _Inputs = Sequence[Known | None]
 
 
-def evaluate(node: OnnxNode, inputs: Sequence[Known | None], opset: int) -> list[Known]:
+def evaluate(
+    node: OnnxNode, inputs: Sequence[Known | None], opset: int, allowance: Allowance
+) -> list[Known]:
     """The outputs of a node whose inputs are all known.
 
     Args:
-        node: any ONNX operator.
+        node: an operator among `EVALUATED`.
         inputs: its inputs in order; None for an optional one left out.
         opset: the file's version of the operator set.
+        allowance: what such computations may still cost.
 
     Raises:
         BatchError: the result would depend on the batch in a way that `Batch` cannot say.
-        ModelError: ONNX's reference evaluator refuses the node.
+        ModelError: ONNX's reference evaluator refuses the node, or it asks for too much.
     """
     present = [item for item in inputs if item is not None]
+    made = max(0, int(EVALUATED[node.operator](node, present)))
+    read = sum(item.values.size for item in present)
+    cost = 64 if any(item.symbolic for item in present) else 1  # elements that are Python objects
+    allowance.spend(cost * read, cost * made)
     if any(item.symbolic for item in present):
         if node.operator not in _SYMBOLIC:
             raise BatchError(f"{node} of the batch")
         first = next(item for item in present if item.symbolic)
         values, dtype = _SYMBOLIC[node.operator](node.attributes, inputs)
+        for size in values.reshape(-1):
+            if abs(at_batch(size, 1)) >= 2**63:
+                raise ModelError(f"{size} is no size")
         return [Known.of(values, dtype or first.dtype)]
-    if node.operator == "ConstantOfShape" and np.prod(present[0].values) > MOST_ELEMENTS:
-        raise ModelError(f"{node}: {list(present[0].values)} is too large for a constant")
     try:
         evaluator = ReferenceEvaluator(node.proto, opsets={"": opset})
         feeds = {name: item.values for name, item in zip(node.inputs, inputs, strict=True) if item}
         results = [np.asarray(item) for item in evaluator.run(None, feeds)]
     except Exception as error:  # whatever NumPy or the evaluator makes of nonsense
-        raise ModelError(f"{node} cannot be computed: {error}") from error
+        raise ModelError(f"it cannot be computed: {brief(error)}") from error
     if node.operator == "DequantizeLinear":
         return [_dequantized(node, inputs, results[0])]
     return [Known.of(item) for item in results]
@@ -210,3 +222,94 @@ _SYMBOLIC: Mapping[str, Callable[[Mapping[str, Any], _Inputs], _Symbolic]] = {
     "Sub": _arithmetic(np.subtract),
     "Unsqueeze": _unsqueeze,
 }
+
+
+# How many elements a node will make, told from its inputs before it is computed.
+_Sizes = Callable[[OnnxNode, Sequence[Known]], int | float]
+
+
+def _no_larger(node: OnnxNode, inputs: Sequence[Known]) -> int:
+    return sum(item.values.size for item in inputs)
+
+
+def _broadcast(node: OnnxNode, inputs: Sequence[Known]) -> int:
+    return math.prod(np.broadcast_shapes(*(item.values.shape for item in inputs)))
+
+
+def _expanded(node: OnnxNode, inputs: Sequence[Known]) -> int:
+    wanted, own = _integers(inputs[1]), inputs[0].values.shape
+    # Not by NumPy, which has no shapes beyond those of arrays.
+    pairs = itertools.zip_longest(reversed(wanted), reversed(own), fillvalue=1)
+    return math.prod(max(pair) for pair in pairs)
+
+
+def _of_shape(node: OnnxNode, inputs: Sequence[Known]) -> int:
+    return math.prod(map(abs, _integers(inputs[0])))
+
+
+def _tiled(node: OnnxNode, inputs: Sequence[Known]) -> int:
+    return math.prod(map(abs, _integers(inputs[1]))) * inputs[0].values.size
+
+
+def _in_range(node: OnnxNode, inputs: Sequence[Known]) -> float:
+    start, limit, step = (float(item.values.reshape(())) for item in inputs)
+    return max(0.0, (limit - start) / step)
+
+
+def _padded(node: OnnxNode, inputs: Sequence[Known]) -> int:
+    shape = inputs[0].values.shape
+    pads: list[int] = node.attributes.get("pads") or _integers(inputs[1])
+    return math.prod(size + sum(map(abs, pads)) for size in shape)
+
+
+def _gathered(node: OnnxNode, inputs: Sequence[Known]) -> int:
+    x, indices = (item.values for item in inputs[:2])
+    axis = node.attributes.get("axis", 0)
+    row: int = x.size // max(1, x.shape[axis])
+    return indices.size * row
+
+
+def _multiplied(node: OnnxNode, inputs: Sequence[Known]) -> int:
+    a, b = (np.atleast_2d(item.values) for item in inputs[:2])
+    stacks = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    # For a matrix that is transposed, or a row that stands for a column, this is too many.
+    sums = stacks * max(a.shape[-2:]) * max(b.shape[-2:])
+    # Of integers each product costs: NumPy has no fast way for them.
+    return int(sums if a.dtype.kind == "f" else sums * max(a.shape[-2:]))
+
+
+_ELEMENTWISE = (
+    "Abs Ceil Clip Cos Erf Exp Floor IsInf IsNaN LeakyRelu Log Neg Not Reciprocal Relu Round "
+    "Sigmoid Sign Sin Softplus Softsign Sqrt Tan Tanh"
+)
+_REARRANGING = (
+    "Cast Concat Constant DepthToSpace Dropout Flatten Identity Reshape Slice SpaceToDepth Split "
+    "Squeeze Transpose Trilu Unsqueeze"
+)
+_REDUCING = (
+    "ArgMax ArgMin Compress CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax "
+    "ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+)
+_BROADCASTING = (
+    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow PRelu "
+    "Sub Sum Where Xor"
+)
+
+EVALUATED: Mapping[str, _Sizes] = {
+    **dict.fromkeys(_ELEMENTWISE.split(), _no_larger),
+    **dict.fromkeys(_REARRANGING.split(), _no_larger),
+    **dict.fromkeys(_REDUCING.split(), _no_larger),
+    **dict.fromkeys(_BROADCASTING.split(), _broadcast),
+    "ConstantOfShape": _of_shape,
+    "DequantizeLinear": _no_larger,
+    "Expand": _expanded,
+    "Gather": _gathered,
+    "Gemm": _multiplied,
+    "MatMul": _multiplied,
+    "Pad": _padded,
+    "QuantizeLinear": _no_larger,
+    "Range": _in_range,
+    "Tile": _tiled,
+}
+"""The ONNX operators that are computed when everything that goes in is known, and how many elements
+each makes, or more."""

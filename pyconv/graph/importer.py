@@ -13,8 +13,9 @@ import numpy as np
 
 from pyconv.errors import ModelError, UnsupportedOperatorError
 from pyconv.graph.batch import Batch, BatchError, Dim, Shape, element_count, has_batch
-from pyconv.graph.constants import Known, evaluate
+from pyconv.graph.constants import EVALUATED, Known, evaluate
 from pyconv.graph.ir import Graph, TensorType
+from pyconv.graph.limits import Allowance, brief
 from pyconv.graph.operators import OPERATORS, Context, Unsupported
 from pyconv.graph.reader import OnnxFile, OnnxNode
 
@@ -123,10 +124,12 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
         UnsupportedOperatorError: operators that the native engine lacks, and uses of others; all
             are named at once but for uses of what only follows from something that is missing.
     """
-    graph = Graph(inputs=[info.name for info in file.inputs])
+    reserved = {*file.constants, *file.tensors()}
+    graph = Graph(inputs=[info.name for info in file.inputs], reserved=frozenset(reserved))
     for info in file.inputs:
         graph.types[info.name] = TensorType(shapes[info.name], info.dtype)
     network = Network(graph, {name: Known.of(array) for name, array in file.constants.items()})
+    allowance = Allowance(sum(array.nbytes for array in file.constants.values()))
     lacking = {name: name for name in _missing_operators(file)}
     stuck: BatchError | None = None
     unusable: set[str] = set()  # what follows from something that is missing or stuck
@@ -135,7 +138,7 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
             unusable.update(node.outputs)
             continue
         try:
-            _import_node(file, node, network)
+            _import_node(file, node, network, allowance)
         except Unsupported as use:
             lacking.setdefault(node.operator, str(use))
             unusable.update(node.outputs)
@@ -143,7 +146,7 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
             stuck = stuck or error
             unusable.update(node.outputs)
         except (ModelError, *_NONSENSE) as error:
-            problem = str(error) or type(error).__name__
+            problem = brief(error) or type(error).__name__
             raise ModelError(f"{file.path}: {node}: {problem}") from error
     if lacking:
         raise _unsupported(file, lacking)
@@ -152,14 +155,14 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
     return network
 
 
-def _import_node(file: OnnxFile, node: OnnxNode, network: Network) -> None:
+def _import_node(file: OnnxFile, node: OnnxNode, network: Network, allowance: Allowance) -> None:
     known = network.known
     if node.operator in ("Shape", "Size") and node.inputs[0] in network.graph.types:
         _know_shape(node, network)
         return
     if _is_known(node, known):
         inputs = [known[name] if name else None for name in node.inputs]
-        results = evaluate(node, inputs, file.opset)
+        results = evaluate(node, inputs, file.opset, allowance)
         known.update(zip(node.outputs, results, strict=False))
         return
     if node.operator not in OPERATORS:
@@ -171,23 +174,10 @@ def _import_node(file: OnnxFile, node: OnnxNode, network: Network) -> None:
     )
 
 
-_RANDOM = (
-    "Bernoulli",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-)
-_CONTROL_FLOW = ("If", "Loop", "Scan")  # their bodies may see tensors that are no inputs
-
-
 def _is_known(node: OnnxNode, known: Container[str]) -> bool:
     if node.operator in ("Shape", "Size"):
         return True
-    if node.operator in _RANDOM or node.operator in _CONTROL_FLOW:
-        return False
-    return all(name in known for name in node.inputs if name)
+    return node.operator in EVALUATED and all(name in known for name in node.inputs if name)
 
 
 def _know_shape(node: OnnxNode, network: Network) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyconv.graph.batch import Batch, BatchError, Shape
+from pyconv.errors import ModelError
+from pyconv.graph.batch import Batch, BatchError, Shape, per_image
 from pyconv.graph.batch import text as shape_text
+from pyconv.graph.limits import MOST_ELEMENTS, MOST_NUMBERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Node:
 
     def with_inputs(self, *inputs: str) -> Node:
         """The same operator on other values."""
-        return replace(self, inputs=inputs)
+        return self if inputs == self.inputs else replace(self, inputs=inputs)
 
     def with_attributes(self, **attributes: Any) -> Node:
         """The same node with some attributes set."""
@@ -87,6 +89,7 @@ class Graph:
         outputs: what was asked for.
         types: the type of every value, constants included.
         constants: operands that never change.
+        reserved: the file's own names, which no other value may bear.
     """
 
     inputs: list[str] = field(default_factory=list)
@@ -94,7 +97,9 @@ class Graph:
     outputs: list[Output] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    reserved: frozenset[str] = frozenset()
     _made: int = 0
+    _numbers: int = 0
 
     def copy(self) -> Graph:
         """A graph to rewrite; nodes and arrays, which nobody changes, are shared."""
@@ -104,7 +109,9 @@ class Graph:
             list(self.outputs),
             dict(self.types),
             dict(self.constants),
+            self.reserved,
             self._made,
+            self._numbers,
         )
 
     def shape(self, value: str) -> Shape:
@@ -117,8 +124,11 @@ class Graph:
 
     def fresh(self, base: str) -> str:
         """A name that no value has."""
-        self._made += 1
-        return f"{base.partition('//')[0]}//{self._made}"
+        while True:
+            self._made += 1
+            name = f"{base.partition('//')[0]}//{self._made}"
+            if name not in self.types and name not in self.reserved:
+                return name
 
     def add_constant(self, array: NDArray[Any], base: str = "constant") -> str:
         """Take up an operand that never changes; returns its name."""
@@ -132,11 +142,29 @@ class Graph:
 
         Raises:
             BatchError: the batch is anywhere but alone in axis 0.
+            ModelError: it has too many elements.
         """
         for axis, size in enumerate(shape):
             if isinstance(size, Batch) and (axis > 0 or size.factor != 1):
                 raise BatchError(f"{value} has the shape {shape_text(shape)}")
+        if per_image(shape) > MOST_ELEMENTS:
+            raise ModelError(
+                f"a tensor of shape {shape_text(shape)} is too large; expected at most "
+                f"{MOST_ELEMENTS:,} elements an image"
+            )
         self.types[value] = TensorType(tuple(shape), dtype)
+
+    def append(self, node: Node) -> None:
+        """Add a node whose inputs are there and whose output is declared.
+
+        Raises:
+            ModelError: the network becomes too large.
+        """
+        self.nodes.append(node)
+        lists = [value for value in node.attributes.values() if isinstance(value, list | tuple)]
+        self._numbers += 1 + len(node.inputs) + sum(map(len, lists))
+        if self._numbers > MOST_NUMBERS:
+            raise ModelError(f"up to here the network takes more than {MOST_NUMBERS:,} settings")
 
     def producers(self) -> dict[str, Node]:
         """The node that makes each computed value."""
@@ -157,10 +185,16 @@ class Graph:
         if not names:
             return
 
+        ends: dict[str, str] = {}  # where a chain of names ends, so that none is walked twice
+
         def resolved(name: str) -> str:
-            while name in names:
+            chain = []
+            while name in names and name not in ends:
+                chain.append(name)
                 name = names[name]
-            return name
+            end = ends.get(name, name)
+            ends.update(dict.fromkeys(chain, end))
+            return end
 
         self.nodes = [
             node.with_inputs(*map(resolved, node.inputs))

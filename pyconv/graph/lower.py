@@ -11,6 +11,7 @@ from pyconv.engines.base import WeightStorage
 from pyconv.errors import InputError, ModelError
 from pyconv.graph.batch import Batch, Shape
 from pyconv.graph.ir import Graph
+from pyconv.graph.limits import check_memory
 
 
 def lower(
@@ -34,13 +35,48 @@ def lower(
     Raises:
         ModelError: the native engine refuses a step.
     """
-    builder = _core.ProgramBuilder()
-    ids = {
-        name: builder.input(name, native_shape(graph.shape(name)), graph.dtype(name))
-        for name in inputs
-    }
-    for name, array in graph.constants.items():
-        ids[name] = builder.constant(array)
+    check_memory("the weights of all steps", weight_bytes(graph))
+    try:
+        builder = _core.ProgramBuilder()
+        ids = _add_steps(builder, graph, inputs, exact, weights)
+        program = builder.build([ids[name] for name in outputs], threads=threads)
+    except InputError as error:
+        raise ModelError(str(error)) from error
+    except MemoryError as error:
+        raise ModelError(str(error) or "there is no memory for it") from error
+    held_bytes = threads * (program.arena_bytes + program.workspace_bytes)
+    check_memory("what a run needs while it goes on", held_bytes)
+    return program
+
+
+def weight_bytes(graph: Graph) -> int:
+    """Bytes of all constants, each counted for every node that has it among its attributes."""
+    arrays = [value for node in graph.nodes for value in node.attributes.values()]
+    return sum(
+        array.nbytes
+        for array in (*graph.constants.values(), *arrays)
+        if isinstance(array, np.ndarray)
+    )
+
+
+def _add_steps(
+    builder: _core.ProgramBuilder,
+    graph: Graph,
+    inputs: list[str],
+    exact: bool,
+    weights: WeightStorage,
+) -> dict[str, int]:
+    """Hand the whole graph to the builder; returns the builder's number for each value."""
+    ids: dict[str, int] = {}
+    for name in (*inputs, *graph.constants):
+        try:
+            if name in graph.constants:
+                ids[name] = builder.constant(graph.constants[name])
+            else:
+                sizes = native_shape(graph.shape(name))
+                ids[name] = builder.input(name, sizes, graph.dtype(name))
+        except InputError as error:
+            raise ModelError(f"{name!r}: {error}") from error
     for node in graph.nodes:
         operands = [ids[name] for name in node.inputs]
         attributes = {name: _native(value) for name, value in node.attributes.items()}
@@ -60,7 +96,7 @@ def lower(
                 f"the compiler takes {node.output!r} for {graph.types[node.output]}, "
                 f"the native {node.op} makes {made[0]} {made[1]}"
             )
-    return builder.build([ids[name] for name in outputs], threads=threads)
+    return ids
 
 
 def native_shape(shape: Shape) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from onnx import external_data_helper, helper, inliner, numpy_helper
 
 from pyconv.engines.base import TensorInfo
 from pyconv.errors import ModelError
+from pyconv.graph.limits import (
+    MOST_CALLS,
+    MOST_FILE_BYTES,
+    MOST_NODES,
+    MOST_OPERANDS,
+    brief,
+)
 
 OPSETS = range(6, 29)
 """The versions of ONNX's own operator set that are understood."""
-
-MOST_BYTES = 2**31 - 1
-"""Protobuf's own limit on a message."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +47,7 @@ class OnnxNode:
 
     def __str__(self) -> str:
         named = self.proto.name or next((name for name in self.outputs if name), "")
-        return f"{self.operator} {named!r}"
+        return f"{brief(self.operator)} {brief(named)!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,26 @@ class OnnxFile:
         return [name for node in self.nodes for name in node.outputs if name]
 
 
+def parse(path: Path) -> onnx.ModelProto:
+    """An ONNX file as it is, external data left where it lies.
+
+    Raises:
+        ModelError: it is missing, too large or no ONNX file.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    if size > MOST_FILE_BYTES:
+        raise ModelError(f"{path}: {size:,} bytes; an ONNX file has at most {MOST_FILE_BYTES:,}")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf and onnx raise types that share no other base
+        raise ModelError(f"{path}: not an ONNX file: {brief(error)}") from error
+    _check_size(path, model)
+    return model
+
+
 def read(path: Path) -> OnnxFile:
     """Read an ONNX file and check it.
 
@@ -77,20 +102,10 @@ def read(path: Path) -> OnnxFile:
         ModelError: it is missing, too large, no ONNX file, breaks ONNX's rules, keeps data outside
             its own folder, or is of an operator set that is not understood.
     """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-    if size > MOST_BYTES:
-        raise ModelError(f"{path}: {size:,} bytes; an ONNX file has at most {MOST_BYTES:,}")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf and onnx raise types that share no other base
-        raise ModelError(f"{path}: not an ONNX file: {error}") from error
-    _check_external_data(path, model)
+    model = parse(path)
     opset = _check_opset(path, model)
     try:
-        external_data_helper.load_external_data_for_model(model, str(path.parent))
+        _load_external_data(path, model)
         onnx.checker.check_model(_with_shapes(model))
         if model.functions:
             model = inliner.inline_local_functions(model)
@@ -99,7 +114,7 @@ def read(path: Path) -> OnnxFile:
         raise
     except Exception as error:
         # Also what decoding a damaged tensor raises: ValueError, TypeError, onnx's own.
-        raise ModelError(f"{path}: the ONNX file is broken: {str(error).strip()}") from error
+        raise ModelError(f"{path}: the ONNX file is broken: {brief(error)}") from error
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -154,6 +169,8 @@ def _is_list(item: onnx.AttributeProto) -> bool:
 
 
 def _info(item: onnx.ValueInfoProto) -> TensorInfo:
+    if item.type.WhichOneof("value") != "tensor_type":
+        raise ValueError(f"{item.name!r} is no tensor, but {item.type.WhichOneof('value')}")
     tensor = item.type.tensor_type
     try:
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
@@ -162,9 +179,12 @@ def _info(item: onnx.ValueInfoProto) -> TensorInfo:
     shape = None
     if tensor.HasField("shape"):
         shape = tuple(
-            axis.dim_value if axis.HasField("dim_value") and axis.dim_value >= 0 else None
+            axis.dim_value if axis.HasField("dim_value") and axis.dim_value != -1 else None
             for axis in tensor.shape.dim
         )
+        # Some exporters write -1 for a free axis.
+        if any(size is not None and size < 0 for size in shape):
+            raise ValueError(f"{item.name!r} has the shape {shape}")
     return TensorInfo(item.name, dtype, shape)
 
 
@@ -179,21 +199,111 @@ def _check_opset(path: Path, model: onnx.ModelProto) -> int:
     return versions[0]
 
 
-def _check_external_data(path: Path, model: onnx.ModelProto) -> None:
-    """Refuse data that lies anywhere but in the file's own folder."""
-    folder = path.parent.resolve()
-    for tensor in external_data_helper._get_all_tensors(model):
-        if not external_data_helper.uses_external_data(tensor):
+def _check_size(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse graphs beyond all measure, before anything goes through them node by node."""
+    functions = {(item.domain, item.name, item.overload): item for item in model.functions}
+    counted: dict[tuple[str, str, str], tuple[int, int]] = {}
+
+    def within(nodes: Sequence[onnx.NodeProto], depth: int) -> tuple[int, int]:
+        """Nodes and operands, those of subgraphs and functions included."""
+        if len(nodes) > MOST_NODES:
+            raise ModelError(f"{path}: {len(nodes):,} nodes; expected at most {MOST_NODES:,}")
+        if depth > MOST_CALLS:
+            raise ModelError(
+                f"{path}: its functions call themselves, or more than {MOST_CALLS} of them call "
+                "one another"
+            )
+        total = operands = 0
+        for node in nodes:
+            total, operands = total + 1, operands + len(node.input) + len(node.output)
+            parts = [within(graph.node, depth + 1) for graph in _subgraphs(node)]
+            key = (node.domain, node.op_type, node.overload)
+            if key in functions:
+                if key not in counted:
+                    counted[key] = within(functions[key].node, depth + 1)
+                parts.append(counted[key])
+            total += sum(part[0] for part in parts)
+            operands += sum(part[1] for part in parts)
+        return total, operands
+
+    total, operands = within(model.graph.node, 0)
+    if total > MOST_NODES or operands > MOST_OPERANDS:
+        raise ModelError(
+            f"{path}: {total:,} nodes with {operands:,} inputs and outputs; expected at most "
+            f"{MOST_NODES:,} with {MOST_OPERANDS:,}"
+        )
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    graphs = []
+    for item in node.attribute:
+        graphs += [item.g] if item.HasField("g") else []
+        graphs += item.graphs
+    return graphs
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of the file, wherever it stands."""
+    graphs: list[onnx.GraphProto] = [model.graph]
+    nodes: list[onnx.NodeProto] = [node for item in model.functions for node in item.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes += graph.node
             continue
+        node = nodes.pop()
+        graphs += _subgraphs(node)
+        for item in node.attribute:
+            yield from ([item.t] if item.HasField("t") else [])
+            yield from item.tensors
+            sparse_tensors = [item.sparse_tensor] if item.HasField("sparse_tensor") else []
+            for sparse in (*sparse_tensors, *item.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def _load_external_data(path: Path, model: onnx.ModelProto) -> None:
+    """Read data that lies in the file's own folder; refuse what lies anywhere else."""
+    folder = path.parent.resolve()
+    external = [each for each in _tensors(model) if external_data_helper.uses_external_data(each)]
+    sizes: dict[Path, int] = {}
+    for tensor in external:
         location = external_data_helper.ExternalDataInfo(tensor).location
+        whose = f"{path}: the data of {brief(tensor.name)!r} should lie in {brief(location)!r}"
         target = (folder / location).resolve()
         if not location or not target.is_relative_to(folder):
-            raise ModelError(
-                f"{path}: the data of {tensor.name!r} should lie in {location!r}, outside the "
-                "model's folder; such files are refused"
-            )
+            raise ModelError(f"{whose}, outside the model's folder; such files are refused")
         if not target.is_file():
-            raise ModelError(
-                f"{path}: the data of {tensor.name!r} should lie in {location!r} beside the "
-                "model, and is not there"
-            )
+            raise ModelError(f"{whose} beside the model, and is not there")
+        sizes[target] = target.stat().st_size
+        needed = _data_bytes(tensor)
+        if sizes[target] < needed:
+            raise ModelError(f"{whose}, which has {sizes[target]:,} of {needed:,} bytes")
+        lengths = [entry.value for entry in tensor.external_data if entry.key == "length"]
+        if any(length != str(needed) for length in lengths):
+            raise ModelError(f"{whose}: expected {needed:,} bytes, got {brief(lengths[0])}")
+        if not lengths:  # or all of the file would be read
+            tensor.external_data.add(key="length", value=str(needed))
+    asked, there = sum(map(_data_bytes, external)), sum(sizes.values())
+    if asked > 4 * there:  # some may be shared
+        raise ModelError(f"{path}: {asked:,} bytes are wanted of files that have {there:,} in all")
+    for tensor in external:
+        external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+_BITS = {"FLOAT4E2M1": 4, "INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
+"""Types of which several elements lie in one byte."""
+
+
+def _data_bytes(tensor: onnx.TensorProto) -> int:
+    """The bytes that a tensor's type and shape ask for."""
+    if any(size < 0 for size in tensor.dims):
+        raise ValueError(f"{tensor.name!r} has the shape {list(tensor.dims)}")
+    bits = _BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type))
+    if bits is None:
+        bits = 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return -(-math.prod(tensor.dims) * bits // 8)

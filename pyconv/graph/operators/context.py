@@ -180,7 +180,7 @@ class Context:
             raise Unsupported(f"{self.node.operator} of {error.dtype}") from None
         shape = native_operators.infer(op, attributes, [*map(self.shape, inputs)])
         self._graph.declare(name, shape, dtype)
-        self._graph.nodes.append(Node(op, inputs, name, attributes, (self._tensor(),)))
+        self._graph.append(Node(op, inputs, name, attributes, (self._tensor(),)))
         return name
 
     def take(self, x: str, places: Mapping[int, Iterable[int]], output: int | None = None) -> str:
