@@ -69,6 +69,9 @@ class Step:
     @property
     def flops(self) -> int:
         """Floating-point operations for one image."""
+    @property
+    def arena_offset_bytes(self) -> int:
+        """Where its output begins in the arena; -1 where it is an output of the program."""
 
 @final
 class Program:

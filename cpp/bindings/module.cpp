@@ -238,6 +238,7 @@ struct StepInfo {
   std::string algorithm;
   std::vector<std::int64_t> shape;
   std::int64_t flops;
+  std::int64_t arena_offset_bytes;
 };
 
 std::vector<StepInfo> describe(const Program& program) {
@@ -248,7 +249,8 @@ std::vector<StepInfo> describe(const Program& program) {
                      step.operator_name,
                      step.op->algorithm(),
                      {shape.sizes().begin(), shape.sizes().end()},
-                     step.op->flops()});
+                     step.op->flops(),
+                     program.arena_offset_bytes(step)});
   }
   return infos;
 }
@@ -304,7 +306,9 @@ void register_program(py::module_& module) {
       .def_readonly("operator", &StepInfo::operator_name, "The operator's name.")
       .def_readonly("algorithm", &StepInfo::algorithm, "How it is computed, and what is fused into it.")
       .def_readonly("shape", &StepInfo::shape, "The shape of what it produces; -1 is the batch.")
-      .def_readonly("flops", &StepInfo::flops, "Floating-point operations for one image.");
+      .def_readonly("flops", &StepInfo::flops, "Floating-point operations for one image.")
+      .def_readonly("arena_offset_bytes", &StepInfo::arena_offset_bytes,
+                    "Where its output begins in the arena; -1 where it is an output of the program.");
 
   py::class_<Program>(module, "Program", "A compiled network; safe to run from many threads at once.")
       .def("run", &run_program, py::arg("inputs"),

@@ -126,6 +126,12 @@ std::size_t Program::place_buffers(std::int64_t images) {
   return total;
 }
 
+std::int64_t Program::arena_offset_bytes(const Step& step) const {
+  const auto value = static_cast<std::size_t>(step.output);
+  if (direct_output_[value] != -1) return -1;
+  return static_cast<std::int64_t>(offsets_[value] * sizeof(float));
+}
+
 const std::byte* Program::address(int value, const Images& images, const Context& context) const {
   const Value& root =
       parts_.values[static_cast<std::size_t>(parts_.values[static_cast<std::size_t>(value)].root)];

@@ -58,8 +58,12 @@ class Program {
   // True where axis 0 of every input and output is the batch; else none has it.
   bool has_batch() const { return has_batch_; }
   // Bytes that one thread's intermediate tensors take.
-  std::size_t workspace_bytes() const { return workspace_floats_ * sizeof(float); }
   std::size_t arena_bytes() const { return arena_floats_ * sizeof(float); }
+  // Bytes of scratch memory that the steps of one thread take.
+  std::size_t workspace_bytes() const { return workspace_floats_ * sizeof(float); }
+  // Where in the arena the output of a step begins, in bytes; -1 where the step writes straight into the
+  // array that the run returns.
+  std::int64_t arena_offset_bytes(const Step& step) const;
   // How many images go through the steps together.
   std::int64_t chunk() const { return chunk_; }
 

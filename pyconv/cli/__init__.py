@@ -25,6 +25,7 @@ COMMANDS = (
     "serve",
     "bench",
     "summary",
+    "explain",
     "train",
     "export",
     "quantize",

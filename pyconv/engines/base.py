@@ -47,6 +47,8 @@ class Step:
         flops: floating-point operations for one image.
         tensors: the ONNX tensors whose computation the step does, `name` the last of them; the
             others were fused into it and are stored nowhere.
+        arena_offset_bytes: where its output begins in the memory that the steps share; None where
+            it is written straight into the array that the run returns.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Step:
     shape: tuple[int | None, ...]
     flops: int
     tensors: tuple[str, ...]
+    arena_offset_bytes: int | None
 
 
 class Engine(Protocol):

@@ -17,6 +17,21 @@ from pyconv.graph.passes import run_passes
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What one thread holds while a program runs.
+
+    Attributes:
+        arena_bytes: the tensors between the steps.
+        workspace_bytes: scratch memory of the steps.
+        images: how many images go through all steps together.
+    """
+
+    arena_bytes: int
+    workspace_bytes: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
     """A program and how its inputs and outputs are named. Safe to use from many threads at once.
 
@@ -68,6 +83,14 @@ class Compiled:
             for name, known in self._known:
                 results[name] = known.at_batch(batch)
         return results
+
+    @property
+    def memory(self) -> Memory:
+        """What one thread holds while it runs."""
+        program = self._program
+        if program is None:
+            return Memory(0, 0, 1)
+        return Memory(program.arena_bytes, program.workspace_bytes, program.chunk)
 
     def time_steps(self, inputs: Mapping[str, Array]) -> list[float]:
         """Compute the tensors once, for the seconds that each of `steps` takes."""
@@ -155,6 +178,7 @@ def _steps(graph: Graph, program: _core.Program | None) -> tuple[Step, ...]:
             shape=tuple(None if size == -1 else size for size in step.shape),
             flops=step.flops,
             tensors=node.tensors,
+            arena_offset_bytes=None if step.arena_offset_bytes < 0 else step.arena_offset_bytes,
         )
         for node, step in zip(nodes, program.steps(), strict=True)
     )

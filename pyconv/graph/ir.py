@@ -210,7 +210,11 @@ class Graph:
         self.nodes = [node for node in self.nodes if id(node) not in gone]
 
     def __str__(self) -> str:
-        """The program as text, one node a line: what `pyconv explain` prints."""
+        """The network as text."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The network as text, one input, node or output a line: what `pyconv explain` prints."""
         lines = [f"input {name}: {self.types[name]}" for name in self.inputs]
         for node in self.nodes:
             settings = ", ".join(
@@ -224,10 +228,13 @@ class Graph:
         for out in self.outputs:
             view = f".transpose{out.permutation}" if out.permutation else ""
             lines.append(f"output {out.name} = {out.value}{view}")
-        return "\n".join(lines)
+        return lines
 
 
 def _attribute_text(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, list | tuple):
+        shown = [str(item) for item in value[:16]] + (["…"] if len(value) > 16 else [])
+        return f"({', '.join(shown)})"
     return str(value)
