@@ -121,7 +121,10 @@ def fashion_mnist() -> Dataset:
 
 @pytest.fixture
 def write_onnx(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a network of float32 inputs: nodes, inputs with shapes, weights, opset → the file."""
+    """Writes a network: nodes, inputs with shapes, weights, opset → the file.
+
+    Inputs and outputs are of float32 but for those in `dtypes`.
+    """
 
     def write(
         nodes: list[onnx.NodeProto],
@@ -129,16 +132,21 @@ def write_onnx(tmp_path: Path) -> Callable[..., Path]:
         constants: dict[str, np.ndarray] | None = None,
         outputs: list[str] | None = None,
         opset: int = 18,
+        dtypes: dict[str, str] | None = None,
     ) -> Path:
+        def dtype(name: str) -> int:
+            numpy = np.dtype((dtypes or {}).get(name, "float32"))
+            return helper.np_dtype_to_tensor_dtype(numpy)
+
         graph = helper.make_graph(
             nodes,
             "test",
             [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                helper.make_tensor_value_info(name, dtype(name), shape)
                 for name, shape in inputs.items()
             ],
             [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+                helper.make_tensor_value_info(name, dtype(name), None)
                 for name in outputs or [nodes[-1].output[0]]
             ],
             [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],

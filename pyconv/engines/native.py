@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,10 @@ from pyconv.errors import InputError, ModelError, UnsupportedOperatorError
 from pyconv.graph import importer, reader
 from pyconv.graph.batch import Batch, BatchError, Shape, at_batch
 from pyconv.graph.compiler import Compiled, compile_network
-from pyconv.graph.importer import Network
+from pyconv.graph.importer import Network, ValuesNeeded
 
 _Shapes = tuple[tuple[int, ...], ...]
+_Key = tuple[frozenset[str], _Shapes | None, tuple[bytes, ...]]
 
 MOST_VARIANTS = 64
 """Programs kept; beyond that, the one that was not used for longest goes."""
@@ -34,7 +36,9 @@ class NativeEngine:
 
     One program serves every batch size where the images of a batch are independent of each other,
     which is so for networks as people train them. For what is left (free heights and widths, a
-    batch that is moved or merged into another axis) a program is compiled for the shapes that come.
+    batch that is moved or merged into another axis) a program is compiled for the shapes that come;
+    and for the elements that come, of inputs that are a layer's weights or say what shape something
+    is to have.
 
     Attributes:
         network: the graph in the IR for every batch size; None where there is no such thing.
@@ -55,7 +59,8 @@ class NativeEngine:
         self.inputs: Sequence[TensorInfo] = self._file.inputs
         self._output_names = tuple(info.name for info in self._file.outputs)
         self._lock = threading.Lock()
-        self._variants: OrderedDict[tuple[frozenset[str], _Shapes | None], Compiled] = OrderedDict()
+        self._steering: frozenset[str] = frozenset()  # inputs whose elements programs depend on
+        self._variants: OrderedDict[_Key, Compiled] = OrderedDict()
         self.network = self._import_for_any_batch()
         self._default: Compiled | None = None
         if self.network is not None:
@@ -107,19 +112,24 @@ class NativeEngine:
     def _compute(self, inputs: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
         if self.network is not None and self._same_batch(inputs):
             return self._variant(names, None).run(inputs)
-        shapes = tuple(inputs[info.name].shape for info in self.inputs)
-        return self._variant(names, shapes).run(inputs)
+        return self._variant(names, inputs).run(inputs)
 
     def _same_batch(self, inputs: Mapping[str, Array]) -> bool:
         return len({len(inputs[i.name]) for i in self.inputs if i.shape and i.shape[0] is None}) < 2
 
-    def _variant(self, names: tuple[str, ...], shapes: _Shapes | None) -> Compiled:
-        """The program for some tensors, from the cache or compiled now."""
-        key = (frozenset(names), shapes)
+    def _variant(self, names: tuple[str, ...], inputs: Mapping[str, Array] | None) -> Compiled:
+        """The program for some tensors, from the cache or compiled now.
+
+        Args:
+            names: the tensors.
+            inputs: what to compile for; None for every batch size.
+        """
         with self._lock:
+            key = self._key(names, inputs)
             if key not in self._variants:
-                network = self.network if shapes is None else self._import_for(shapes)
-                assert network is not None  # or `shapes` would have been given
+                network = self.network if inputs is None else self._import_for(inputs)
+                assert network is not None  # or `inputs` would have been given
+                key = self._key(names, inputs)  # by now it is known what steers the network
                 self._variants[key] = self._compile(network, names)
             self._variants.move_to_end(key)
             if len(self._variants) > MOST_VARIANTS:
@@ -132,6 +142,15 @@ class NativeEngine:
         except ModelError as error:
             raise ModelError(f"{self._file.path}: {error}") from error
 
+    def _key(self, names: tuple[str, ...], inputs: Mapping[str, Array] | None) -> _Key:
+        if inputs is None:
+            return frozenset(names), None, ()
+        shapes = tuple(inputs[info.name].shape for info in self.inputs)
+        elements = tuple(
+            hashlib.sha256(inputs[name].tobytes()).digest() for name in sorted(self._steering)
+        )
+        return frozenset(names), shapes, elements
+
     def _import_for_any_batch(self) -> Network | None:
         try:
             shapes = importer.batch_shapes(self._file)
@@ -140,7 +159,7 @@ class NativeEngine:
             return None
         try:
             return importer.build(self._file, shapes)
-        except BatchError:
+        except (BatchError, ValuesNeeded):
             self._refuse_what_every_run_lacks(shapes)
             return None
 
@@ -151,13 +170,18 @@ class NativeEngine:
             importer.build(self._file, one)
         except UnsupportedOperatorError:
             raise
-        except ModelError:
-            pass  # another batch may fit; the run that comes with one says what does not
+        except (ModelError, ValuesNeeded):
+            pass  # other inputs may fit; the run that comes with some says what does not
 
-    def _import_for(self, shapes: _Shapes) -> Network:
-        """The graph in the IR for shapes that arrays came with."""
-        names = [info.name for info in self.inputs]
-        return importer.build(self._file, dict(zip(names, shapes, strict=True)))
+    def _import_for(self, inputs: Mapping[str, Array]) -> Network:
+        """The graph in the IR for arrays that came."""
+        shapes = {name: array.shape for name, array in inputs.items()}
+        while True:
+            given = {name: inputs[name] for name in self._steering}
+            try:
+                return importer.build(self._file, shapes, given)
+            except ValuesNeeded as needed:
+                self._steering |= needed.names
 
     def _completed(self, info: TensorInfo) -> TensorInfo:
         """An output's shape as the compiler found it, where the file does not give it."""

@@ -61,7 +61,8 @@ class Compiled:
         """Compute the tensors.
 
         Returns:
-            Arrays that are the caller's own: nothing else refers to what any of them holds.
+            By name, in the order of `names`: arrays that are the caller's own; nothing else refers
+            to what any of them holds.
 
         Raises:
             InputError: an array does not fit the program.
@@ -82,6 +83,8 @@ class Compiled:
             batch = len(inputs[self._batch_input]) if self._batch_input else 1
             for name, known in self._known:
                 results[name] = known.at_batch(batch)
+        if self._passed or self._known:
+            return {name: results[name] for name in self.names}
         return results
 
     @property

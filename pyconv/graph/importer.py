@@ -6,17 +6,19 @@ through its operator's import function.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyconv.errors import ModelError, UnsupportedOperatorError
 from pyconv.graph.batch import Batch, BatchError, Dim, Shape, element_count, has_batch
 from pyconv.graph.constants import EVALUATED, Known, evaluate
 from pyconv.graph.ir import Graph, TensorType
 from pyconv.graph.limits import Allowance, brief
-from pyconv.graph.operators import OPERATORS, Context, Unsupported
+from pyconv.graph.operators import OPERATORS, Context, Unsupported, ValueNeeded
 from pyconv.graph.reader import OnnxFile, OnnxNode
 
 
@@ -27,12 +29,14 @@ class Network:
     Attributes:
         graph: every computed tensor; it has no outputs yet.
         known: every tensor that is known without running anything, weights included.
+        given: inputs of the graph that it was imported for, with their elements.
         parameters: by ONNX tensor, how many weights its node has: elements of the constant float
             inputs that have an axis.
     """
 
     graph: Graph
     known: dict[str, Known]
+    given: dict[str, Known] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
 
     def shape(self, tensor: str) -> Shape | None:
@@ -115,10 +119,33 @@ def batch_shapes(file: OnnxFile) -> dict[str, Shape]:
     return shapes
 
 
-def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
+class ValuesNeeded(Exception):  # noqa: N818  (never seen outside)
+    """A network depends on the elements of inputs: they are weights, or sizes.
+
+    Never seen by a caller: the engine then compiles for the elements that it is given.
+
+    Attributes:
+        names: the inputs.
+    """
+
+    def __init__(self, names: Set[str]) -> None:
+        super().__init__(", ".join(sorted(names)))
+        self.names = frozenset(names)
+
+
+def build(
+    file: OnnxFile, shapes: Mapping[str, Shape], given: Mapping[str, NDArray[Any]] | None = None
+) -> Network:
     """Import a whole file for given input shapes.
 
+    Args:
+        file: what `read` found.
+        shapes: of every input.
+        given: inputs whose elements the network may depend on. They steer what is compiled and
+            become weights; nothing is computed from them here.
+
     Raises:
+        ValuesNeeded: the network depends on elements of other inputs.
         BatchError: some tensor cannot be computed for every batch size at once.
         ModelError: the graph is not consistent.
         UnsupportedOperatorError: operators that the native engine lacks, and uses of others; all
@@ -130,8 +157,10 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
         graph.types[info.name] = TensorType(shapes[info.name], info.dtype)
     network = Network(graph, {name: Known.of(array) for name, array in file.constants.items()})
     allowance = Allowance(sum(array.nbytes for array in file.constants.values()))
+    network.given.update((name, Known.of(array)) for name, array in (given or {}).items())
     lacking = {name: name for name in _missing_operators(file)}
     stuck: BatchError | None = None
+    needed: set[str] = set()
     unusable: set[str] = set()  # what follows from something that is missing or stuck
     for node in file.nodes:
         if any(name in unusable for name in node.inputs):
@@ -142,6 +171,9 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
         except Unsupported as use:
             lacking.setdefault(node.operator, str(use))
             unusable.update(node.outputs)
+        except ValueNeeded as error:
+            needed.add(error.name)
+            unusable.update(node.outputs)
         except BatchError as error:
             stuck = stuck or error
             unusable.update(node.outputs)
@@ -150,6 +182,8 @@ def build(file: OnnxFile, shapes: Mapping[str, Shape]) -> Network:
             raise ModelError(f"{file.path}: {node}: {problem}") from error
     if lacking:
         raise _unsupported(file, lacking)
+    if needed:
+        raise ValuesNeeded(needed)
     if stuck is not None:
         raise stuck
     return network
@@ -167,7 +201,7 @@ def _import_node(file: OnnxFile, node: OnnxNode, network: Network, allowance: Al
         return
     if node.operator not in OPERATORS:
         raise Unsupported(node.operator)
-    OPERATORS[node.operator](Context(node, file.opset, network.graph, known))
+    OPERATORS[node.operator](Context(node, file.opset, network.graph, known, network.given))
     weights = [known[name] for name in node.inputs if name in known]
     network.parameters[node.outputs[0]] = sum(
         item.values.size for item in weights if item.dtype == "float32" and item.values.ndim > 0

@@ -8,11 +8,16 @@ How operations are counted, for one image:
 | operator | floating-point operations |
 |---|---|
 | `conv2d` | 2 · kernel height · kernel width · in / groups · out · output height · output width |
+| `conv2d_transpose` | 2 · kernel height · kernel width · in / groups · out · height · width |
 | `dense` | 2 · in · out, for each row |
+| `matmul` | 2 · k an element |
 | pools | window's elements · outputs; a global pool's window is the map |
 | `softmax`, `log_softmax` | 5 an element: maximum, difference, exponential, sum, quotient |
 | `activation` and arithmetic | 1 an element |
-| `reduce` | 1 for each element that goes in |
+| `reduce`, `arg_max`, `arg_min` | 1 for each element that goes in |
+| `resample` | 2 · taps - 1 an element |
+| `layer_normalization` | 8 an element: mean, variance, difference, factor, scale, bias |
+| `local_response_normalization` | size + 6 an element |
 | `quantize`, `dequantize` | 2 an element |
 | what only moves elements, and `cast` | 0 |
 """
@@ -194,6 +199,38 @@ def _conv2d_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape
     return 2 * int(attributes["kernel"].size) * fixed(height) * fixed(width)
 
 
+def _conv2d_transpose(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    kernel = attributes["kernel"].shape
+    groups = attributes.get("groups", 1)
+    if len(x) != 4 or x[3] != kernel[2] * groups or kernel[3] % groups:
+        raise ModelError(
+            f"a kernel of {kernel[2]} · {groups} input channels and {kernel[3]} filters "
+            f"in {groups} groups does not fit x of shape {text(x)}"
+        )
+    strides = attributes.get("strides", [1, 1])
+    dilations = attributes.get("dilations", [1, 1])
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    extra = attributes.get("output_padding", [0, 0])
+    sizes = [
+        (fixed(x[1 + i]) - 1) * strides[i]
+        + (kernel[i] - 1) * dilations[i]
+        + 1
+        + extra[i]
+        - pads[i]
+        - pads[2 + i]
+        for i in range(2)
+    ]
+    if min(sizes) < 1 or 0 in x[1:3]:
+        raise ModelError(f"pads {list(pads)} leave nothing of the map {text(x)}")
+    return (x[0], sizes[0], sizes[1], kernel[3])
+
+
+def _conv2d_transpose_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    _, height, width, _ = inputs[0]
+    return 2 * int(attributes["kernel"].size) * fixed(height) * fixed(width)
+
+
 def _pool2d(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
     (x,) = inputs
     return _window(attributes, x, attributes["kernel_size"], x[-1])
@@ -223,6 +260,21 @@ def _dense(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
 
 def _dense_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
     return 2 * per_image(output) * int(attributes["weights"].shape[0])
+
+
+def _matmul(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    a, b = inputs
+    if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
+        raise ModelError(f"matrices of the shapes {text(a)} and {text(b)} do not fit")
+    if isinstance(b[-1], Batch) or (len(a) == 2 and len(b) > 2 and isinstance(a[0], Batch)):
+        raise BatchError(f"a product of {text(a)} and {text(b)}")
+    if len(b) == 2 and isinstance(b[0], Batch):
+        raise BatchError(f"a matrix product over the batch of {text(b)}")
+    return (*broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+
+
+def _matmul_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    return 2 * fixed(inputs[0][-1]) * per_image(output)
 
 
 def _binary(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
@@ -290,6 +342,64 @@ def _reduce(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
     if attributes.get("keepdims", 1):
         return tuple(1 if axis in axes else size for axis, size in enumerate(x))
     return tuple(size for axis, size in enumerate(x) if axis not in axes)
+
+
+def _resample(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    sizes = list(inputs[0])
+    fixed(sizes[attributes["axis"]])
+    sizes[attributes["axis"]] = attributes["weights"].shape[0]
+    return tuple(sizes)
+
+
+def _resample_flops(attributes: Attributes, inputs: Sequence[Shape], output: Shape) -> int:
+    return (2 * int(attributes["weights"].shape[1]) - 1) * per_image(output)
+
+
+def _layer_normalization(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    if any(isinstance(size, Batch) for size in x[_axis(attributes, x, -1) :]):
+        raise BatchError("normalisation over the batch")
+    return x
+
+
+def _layer_normalization_flops(
+    attributes: Attributes, inputs: Sequence[Shape], output: Shape
+) -> int:
+    return 8 * per_image(output)
+
+
+def _channel_normalization_flops(
+    attributes: Attributes, inputs: Sequence[Shape], output: Shape
+) -> int:
+    return (int(attributes["size"]) + 6) * per_image(output)
+
+
+def _gather(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    x, indices = inputs
+    axis = _axis(attributes, x, 0)
+    if x[axis] == 0:
+        raise ModelError(f"axis {axis} of {text(x)} has no places")
+    if isinstance(x[axis], Batch) or (axis and any(isinstance(size, Batch) for size in indices)):
+        raise BatchError(f"places {text(indices)} of axis {axis} of {text(x)}")
+    return (*x[:axis], *indices, *x[axis + 1 :])
+
+
+def _where(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    return broadcast(inputs[0], broadcast(inputs[1], inputs[2]))
+
+
+def _prelu(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    if broadcast(inputs[0], inputs[1]) != inputs[0]:
+        raise ModelError(f"slopes of shape {text(inputs[1])} are more than {text(inputs[0])} has")
+    return inputs[0]
+
+
+def _arg_extreme(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    axis = _axis(attributes, x, 0)
+    if x[axis] == 0:
+        raise ModelError(f"axis {axis} of {text(x)} has no elements")
+    return _reduce({"axes": [axis], "keepdims": attributes.get("keepdims", 1)}, inputs)
 
 
 def _take(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
@@ -391,23 +501,45 @@ def _dequantize_dtype(attributes: Attributes, inputs: Sequence[str]) -> str:
     return _float32(attributes, [scale])
 
 
+def _int64_of_float32(attributes: Attributes, inputs: Sequence[str]) -> str:
+    _float32(attributes, inputs)
+    return "int64"
+
+
+def _gather_dtype(attributes: Attributes, inputs: Sequence[str]) -> str:
+    if inputs[1] not in ("int32", "int64"):
+        raise DtypeError(inputs[1])
+    return _ANY(attributes, inputs[:1])
+
+
+def _where_dtype(attributes: Attributes, inputs: Sequence[str]) -> str:
+    if inputs[0] != "bool":
+        raise DtypeError(inputs[0])
+    return _ANY(attributes, inputs[1:])
+
+
 BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")
 COMPARISONS = ("equal", "less", "less_or_equal", "greater", "greater_or_equal")
 LOGICAL = ("logical_and", "logical_or", "logical_xor")
 
 NATIVE_OPERATORS: Mapping[str, NativeOperator] = {
     "conv2d": NativeOperator(_conv2d, _conv2d_flops),
+    "conv2d_transpose": NativeOperator(_conv2d_transpose, _conv2d_transpose_flops),
     "max_pool2d": NativeOperator(_pool2d, _pool2d_flops),
     "average_pool2d": NativeOperator(_pool2d, _pool2d_flops),
+    "max_pool2d_indices": NativeOperator(_pool2d, _pool2d_flops, _int64_of_float32),
     "global_max_pool2d": NativeOperator(_global_pool2d, _by_input),
     "global_average_pool2d": NativeOperator(_global_pool2d, _by_input),
     "dense": NativeOperator(_dense, _dense_flops),
+    "matmul": NativeOperator(_matmul, _matmul_flops, _one_of("float32", "int32")),
     "activation": NativeOperator(_same, _elementwise),
     "softmax": NativeOperator(_softmax, _softmax_flops),
     "log_softmax": NativeOperator(_softmax, _softmax_flops),
     **{op: NativeOperator(_binary, _elementwise, _NUMBERS) for op in BINARY},
     **{op: NativeOperator(_binary, _elementwise, _bool_of(_ANY)) for op in COMPARISONS},
     **{op: NativeOperator(_binary, _elementwise, _one_of("bool")) for op in LOGICAL},
+    "prelu": NativeOperator(_prelu, _elementwise),
+    "where": NativeOperator(_where, _free, _where_dtype),
     "cast": NativeOperator(_same, _free, _cast_dtype),
     "quantize": NativeOperator(_same, _affine_flops, _quantize_dtype),
     "dequantize": NativeOperator(_same, _affine_flops, _dequantize_dtype),
@@ -419,6 +551,12 @@ NATIVE_OPERATORS: Mapping[str, NativeOperator] = {
     "slice": NativeOperator(_slice, _free, _ANY),
     "take": NativeOperator(_take, _free, _ANY),
     "patches": NativeOperator(_patches, _free, _ANY),
+    "gather": NativeOperator(_gather, _free, _gather_dtype),
+    "resample": NativeOperator(_resample, _resample_flops),
+    "layer_normalization": NativeOperator(_layer_normalization, _layer_normalization_flops),
+    "local_response_normalization": NativeOperator(_same, _channel_normalization_flops),
     "reduce": NativeOperator(_reduce, _by_input),
+    "arg_max": NativeOperator(_arg_extreme, _by_input, _int64_of_float32),
+    "arg_min": NativeOperator(_arg_extreme, _by_input, _int64_of_float32),
 }
 """Every operator that a node of the IR may have, by name."""

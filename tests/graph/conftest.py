@@ -25,6 +25,13 @@ def _concrete(value: object, batch: int) -> object:
     return value
 
 
+def _elements(random: np.random.Generator, dtype: str, shape: list[int]) -> np.ndarray:
+    """Normal numbers, or small integers from 0 on that may be indices as well."""
+    if dtype.startswith("float"):
+        return random.normal(size=shape).astype(dtype)
+    return random.integers(0, 3, shape).astype(dtype)
+
+
 @pytest.fixture
 def interpret() -> Callable[[Graph, Arrays], Arrays]:
     """Computes a graph's outputs node by node, each an operator run at once: nothing is planned."""
@@ -71,9 +78,11 @@ def assert_agrees() -> Callable[..., NativeEngine]:
         random = np.random.default_rng(seed)
         for batch in batches:
             feeds = {
-                info.name: random.normal(
-                    size=[batch if size is None else size for size in info.shape or ()]
-                ).astype(np.float32)
+                info.name: _elements(
+                    random,
+                    info.dtype,
+                    [batch if size is None else size for size in info.shape or ()],
+                )
                 for info in native.inputs
             }
             for wanted in (None, names):

@@ -11,24 +11,29 @@ from pyconv.graph.operators import (
     matrix,
     movement,
     normalization,
+    pooling,
     quantization,
     reduction,
+    resizing,
     shaping,
 )
 from pyconv.graph.operators.context import Context
-from pyconv.graph.operators.registry import OPERATORS, Unsupported
+from pyconv.graph.operators.registry import OPERATORS, Unsupported, ValueNeeded
 
 __all__ = [
     "OPERATORS",
     "Context",
     "Unsupported",
+    "ValueNeeded",
     "activations",
     "arithmetic",
     "convolution",
     "matrix",
     "movement",
     "normalization",
+    "pooling",
     "quantization",
     "reduction",
+    "resizing",
     "shaping",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from pyconv.graph.batch import fixed
 from pyconv.graph.native_operators import broadcast
 from pyconv.graph.operators.context import Context
@@ -68,6 +70,9 @@ _declare(_WITH_PARAMETERS)
 
 @onnx_operator("Clip")
 def _clip(context: Context) -> None:
+    if any(context.has(index) and not context.is_known(index) for index in (1, 2)):
+        _clip_between(context)
+        return
     lowest = context.number("min", 1, -math.inf)
     highest = context.number("max", 2, math.inf)
     # ONNX: where the bounds cross, everything becomes the upper one.
@@ -81,6 +86,31 @@ def _clip(context: Context) -> None:
     )
 
 
+def _clip_between(context: Context) -> None:
+    """Clip between bounds that are computed."""
+    y = context.value(0)
+    bounds = [(op, i) for op, i in (("maximum", 1), ("minimum", 2)) if context.has(i)]
+    for place, (op, index) in enumerate(bounds):
+        last = place == len(bounds) - 1
+        y = context.emit(op, y, context.value(index), output=0 if last else None)
+
+
+@onnx_operator("Celu")
+def _celu(context: Context) -> None:
+    alpha = context.constant(np.array(float(context.attribute("alpha", 1.0))))
+    shrunk = context.emit("divide", context.value(0), alpha)
+    elu = context.emit("activation", shrunk, activation="elu", alpha=1.0)
+    context.emit("multiply", elu, alpha, output=0)
+
+
+@onnx_operator("ThresholdedRelu")
+def _thresholded_relu(context: Context) -> None:
+    x = context.value(0)
+    alpha = context.constant(np.array(float(context.attribute("alpha", 1.0))))
+    above = context.emit("greater", x, alpha)
+    context.emit("where", above, x, context.constant(np.array(0.0)), output=0)
+
+
 @onnx_operator("Gelu")
 def _gelu(context: Context) -> None:
     exact = context.attribute("approximate", "none") == "none"
@@ -92,12 +122,13 @@ def _gelu(context: Context) -> None:
 @onnx_operator("PRelu")
 def _prelu(context: Context) -> None:
     x, slope = context.value(0), context.value(1)
+    if context.opset < 7 and len(context.shape(slope)) == 1 and context.shape(slope) != (1,):
+        # Opset 6: one slope for each channel, axis 1; since opset 7 axes end where x's do.
+        ones = (1,) * (len(context.shape(x)) - 2)
+        slope = context.emit("reshape", slope, shape=(*context.shape(slope), *ones))
     if broadcast(context.shape(x), context.shape(slope)) != context.shape(x):
         raise Unsupported("PRelu with a slope larger than its input")
-    positive = context.emit("activation", x, activation="relu")
-    negative = context.emit("activation", x, activation="clip", alpha=-math.inf, beta=0.0)
-    scaled = context.emit("multiply", negative, slope)
-    context.emit("add", positive, scaled, output=0)
+    context.emit("prelu", x, slope, output=0)
 
 
 def _softmax_importer(op: str) -> ImportFunction:

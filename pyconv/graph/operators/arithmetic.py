@@ -54,12 +54,44 @@ def _variadic(op: str, *, mean: bool = False) -> ImportFunction:
 
 for _name, _op in {
     "Add": "add",
+    "And": "logical_and",
     "Div": "divide",
+    "Equal": "equal",
+    "Greater": "greater",
+    "GreaterOrEqual": "greater_or_equal",
+    "Less": "less",
+    "LessOrEqual": "less_or_equal",
     "Mul": "multiply",
-    "Pow": "power",
+    "Or": "logical_or",
     "Sub": "subtract",
+    "Xor": "logical_xor",
 }.items():
     onnx_operator(_name)(_binary(_op))
 for _name, _op in {"Max": "maximum", "Min": "minimum", "Sum": "add"}.items():
     onnx_operator(_name)(_variadic(_op))
 onnx_operator("Mean")(_variadic("add", mean=True))
+
+
+@onnx_operator("Not")
+def _not(context: Context) -> None:
+    context.emit("logical_xor", context.value(0), context.constant(np.array(True)), output=0)
+
+
+@onnx_operator("Where")
+def _where(context: Context) -> None:
+    context.emit("where", *context.values(), output=0)
+
+
+@onnx_operator("Pow")
+def _power(context: Context) -> None:
+    a, b = _operands(context)
+    dtype = context.dtype(a)
+    if context.dtype(b) == dtype:
+        context.emit("power", a, b, output=0)
+        return
+    # The result is of the base's type, whatever the exponent's is.
+    if dtype in ("float32", "float64"):
+        context.emit("power", a, context.emit("cast", b, dtype=dtype), output=0)
+        return
+    a, b = (context.emit("cast", operand, dtype="float64") for operand in (a, b))
+    context.emit("cast", context.emit("power", a, b), output=0, dtype=dtype)

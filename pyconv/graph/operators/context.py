@@ -13,7 +13,7 @@ from pyconv.graph import native_operators
 from pyconv.graph.batch import Batch, BatchError, Dim, Shape, fixed
 from pyconv.graph.constants import Known
 from pyconv.graph.ir import Graph, Node
-from pyconv.graph.operators.registry import Unsupported
+from pyconv.graph.operators.registry import Unsupported, ValueNeeded
 from pyconv.graph.reader import OnnxNode
 
 MOST_PLACES = 2**24
@@ -29,12 +29,18 @@ class Context:
     """
 
     def __init__(
-        self, node: OnnxNode, opset: int, graph: Graph, known: Mapping[str, Known]
+        self,
+        node: OnnxNode,
+        opset: int,
+        graph: Graph,
+        known: Mapping[str, Known],
+        given: Mapping[str, Known],
     ) -> None:
         self.node = node
         self.opset = opset
         self._graph = graph
         self._known = known
+        self._given = given
 
     # What comes in.
 
@@ -55,6 +61,7 @@ class Context:
 
         Raises:
             Unsupported: it is computed.
+            ValueNeeded: it is given at each run.
         """
         values = self._known_input(index).values
         return [v if isinstance(v, Batch) else int(v) for v in values.reshape(-1)]
@@ -64,6 +71,7 @@ class Context:
 
         Raises:
             Unsupported: it is computed, or of another type.
+            ValueNeeded: it is given at each run.
             BatchError: its elements depend on the batch.
         """
         item = self._known_input(index)
@@ -101,6 +109,14 @@ class Context:
                 raise ModelError(f"expected {name} to be one number, got {values.size}")
             return float(values.reshape(()))
         return float(self.attribute(name, default))
+
+    def numbers(self, index: int) -> list[float]:
+        """A constant float32 input as a list.
+
+        Raises:
+            Unsupported: it is computed, or of another type.
+        """
+        return [float(number) for number in self.weights(index).reshape(-1)]
 
     def value(self, index: int) -> str:
         """The IR's name for an input; a known one becomes a constant.
@@ -213,8 +229,11 @@ class Context:
             raise Unsupported(f"{self.node.operator} with {len(self.node.outputs)} outputs")
 
     def _known_input(self, index: int) -> Known:
-        item = self._known.get(self.node.inputs[index])
+        name = self.node.inputs[index]
+        item = self._known.get(name) or self._given.get(name)
         if item is None:
+            if name in self._graph.inputs:
+                raise ValueNeeded(name)
             raise Unsupported(f"{self.node.operator} with a computed input {index}")
         return item
 

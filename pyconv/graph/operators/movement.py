@@ -7,6 +7,7 @@ import numpy as np
 from pyconv.errors import ModelError
 from pyconv.graph.batch import Batch, BatchError, fixed
 from pyconv.graph.operators.context import Context
+from pyconv.graph.operators.maps import channels_first, channels_last
 from pyconv.graph.operators.registry import onnx_operator
 
 
@@ -159,3 +160,46 @@ def _gather(context: Context) -> None:
     taken = context.take(x, {axis: [place % size for place in given]})
     result = (*shape[:axis], *context.input_shape(1), *shape[axis + 1 :])
     context.emit("reshape", taken, output=0, shape=result)
+
+
+@onnx_operator("DepthToSpace")
+def _depth_to_space(context: Context) -> None:
+    x, block = _blocks(context)
+    n, height, width, channels = context.shape(x)
+    depth = fixed(channels) // block**2
+    if fixed(channels) % block**2:
+        raise ModelError(f"{channels} channels do not fall into blocks of {block} by {block}")
+    if context.attribute("mode", "DCR") == "DCR":
+        sizes, order = (block, block, depth), (0, 1, 3, 2, 4, 5)
+    else:
+        sizes, order = (depth, block, block), (0, 1, 4, 2, 5, 3)
+    apart = context.emit("reshape", x, shape=(n, height, width, *sizes))
+    moved = context.emit("transpose", apart, permutation=order)
+    shape = (n, fixed(height) * block, fixed(width) * block, depth)
+    channels_first(context, context.emit("reshape", moved, shape=shape))
+
+
+@onnx_operator("SpaceToDepth")
+def _space_to_depth(context: Context) -> None:
+    x, block = _blocks(context)
+    n, height, width, channels = context.shape(x)
+    rows, columns = fixed(height) // block, fixed(width) // block
+    if fixed(height) % block or fixed(width) % block:
+        raise ModelError(
+            f"{height} by {width} pixels do not fall into blocks of {block} by {block}"
+        )
+    apart = context.emit("reshape", x, shape=(n, rows, block, columns, block, channels))
+    by_depth = context.attribute("mode", "DCR") == "DCR"
+    order = (0, 1, 3, 2, 4, 5) if by_depth else (0, 1, 3, 5, 2, 4)
+    moved = context.emit("transpose", apart, permutation=order)
+    shape = (n, rows, columns, fixed(channels) * block**2)
+    channels_first(context, context.emit("reshape", moved, shape=shape))
+
+
+def _blocks(context: Context) -> tuple[str, int]:
+    """x (n, height, width, c), and the block's side."""
+    x = channels_last(context)
+    block = int(context.attribute("blocksize"))
+    if len(context.shape(x)) != 4 or block < 1:
+        raise ModelError("expected x of 4 axes and a blocksize of at least 1")
+    return x, block

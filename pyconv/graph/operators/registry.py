@@ -18,6 +18,20 @@ class Unsupported(Exception):  # noqa: N818  (collected and reported together, n
     """A use of an operator that the native engine lacks; the message says which."""
 
 
+class ValueNeeded(Exception):  # noqa: N818  (never seen outside)
+    """A node has to know the elements of an input of the graph: weights, or sizes.
+
+    Never seen by a caller: the engine then compiles for the elements that it is given.
+
+    Attributes:
+        name: the input of the graph.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 def onnx_operator(*names: str) -> Callable[[ImportFunction], ImportFunction]:
     """Declare a function as the importer of these ONNX operators."""
 

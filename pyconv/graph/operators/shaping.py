@@ -19,10 +19,18 @@ def _identity(context: Context) -> None:
 
 @onnx_operator("Dropout")
 def _dropout(context: Context) -> None:
-    context.refuse_outputs(1)
     if context.has(2) and any(context.sizes(2)):
         raise Unsupported("Dropout in training mode")
-    context.emit("identity", context.value(0), output=0)
+    x = context.value(0)
+    context.emit("identity", x, output=0)
+    if any(context.node.outputs[1:]):  # nothing is dropped: all true
+        kept = context.emit("cast", x, dtype="bool")
+        true = context.constant(np.array(True))
+        if context.opset < 10:
+            kept = context.emit("logical_or", kept, true)
+            context.emit("cast", kept, output=1, dtype=context.dtype(x))
+        else:
+            context.emit("logical_or", kept, true, output=1)
 
 
 @onnx_operator("Cast")
@@ -35,6 +43,19 @@ def _cast(context: Context) -> None:
         context.emit("cast", x, output=0, dtype=dtype)
     else:
         raise Unsupported(f"Cast to {dtype}")
+
+
+@onnx_operator("CastLike")
+def _cast_like(context: Context) -> None:
+    context.emit("cast", context.value(0), output=0, dtype=context.dtype(context.value(1)))
+
+
+@onnx_operator("ConstantOfShape")
+def _constant_of_shape(context: Context) -> None:
+    shape = [context.size(size) for size in context.sizes(0)]
+    value = np.asarray(context.attribute("value", np.zeros(1, np.float32)))
+    one = context.constant(value.reshape((1,) * len(shape)))
+    context.take(one, {axis: [0] * size for axis, size in enumerate(shape) if size != 1}, output=0)
 
 
 @onnx_operator("Flatten")

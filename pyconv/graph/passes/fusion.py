@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyconv.graph.batch import Dim
 from pyconv.graph.ir import Graph, Node
 
-LINEAR = {"conv2d": "kernel", "dense": "weights"}
+LINEAR = {"conv2d": "kernel", "conv2d_transpose": "kernel", "dense": "weights"}
 """The operators that end in a sum for each channel, and the attribute with its weights."""
 
 

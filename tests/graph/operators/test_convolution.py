@@ -141,29 +141,154 @@ def test_conv_with_any_attributes(
     assert_agrees(write_onnx([node], {"x": ["n", into, *size]}, constants), (3,))
 
 
-@pytest.mark.parametrize(
-    ("node", "inputs", "what"),
-    [
-        (helper.make_node("Conv", ["x", "w"], ["y"]), {"w": [4, 2, 3, 3]}, "computed input 1"),
-        (
-            helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2]),
-            {},
-            "MaxPool with 2 outputs",
-        ),
-    ],
-)
-def test_what_is_lacking_is_named(
-    write_onnx: Write, assert_agrees: Agree, node: Any, inputs: dict[str, Any], what: str
+def test_computed_weights_are_lacking(write_onnx: Write, assert_agrees: Agree) -> None:
+    nodes = [
+        helper.make_node("Relu", ["w"], ["r"]),
+        helper.make_node("Conv", ["x", "r"], ["y"]),
+    ]
+    path = write_onnx(nodes, {"x": [1, 2, 6, 6], "w": [4, 2, 3, 3]})
+    with pytest.raises(UnsupportedOperatorError, match="Conv with a computed input 1"):
+        assert_agrees(path)
+
+
+def test_weights_may_be_given_at_each_run(write_onnx: Write, assert_agrees: Agree) -> None:
+    """The network is compiled for the weights that come, and for the next ones again."""
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"])
+    native = assert_agrees(
+        write_onnx([node], {"x": ["n", 2, 6, 6], "w": [4, 2, 3, 3], "b": [4]}), seed=1
+    )
+    x, kernel = np.ones((1, 2, 6, 6), np.float32), np.ones((4, 2, 3, 3), np.float32)
+    for factor in (1, 2, 1):
+        feeds = {"x": x, "w": kernel * factor, "b": np.zeros(4, np.float32)}
+        np.testing.assert_array_equal(native.run(feeds)["y"], np.full((1, 4, 4, 4), 18.0 * factor))
+
+
+@pytest.mark.parametrize("storage_order", [0, 1])
+@pytest.mark.parametrize("size", [[7], [5, 7]], ids=str)
+def test_places_of_maxima(
+    write_onnx: Write, assert_agrees: Agree, size: list[int], storage_order: int
 ) -> None:
-    with pytest.raises(UnsupportedOperatorError, match=what) as caught:
-        assert_agrees(write_onnx([node], {"x": ["n", 2, 6, 6], **inputs}))
-    assert caught.value.operators == [node.op_type]
+    node = helper.make_node(
+        "MaxPool",
+        ["x"],
+        ["y", "i"],
+        kernel_shape=[3] * len(size),
+        strides=[2] * len(size),
+        pads=[1] * 2 * len(size),
+        storage_order=storage_order,
+    )
+    path = write_onnx([node], {"x": ["n", 3, *size]}, outputs=["y", "i"], dtypes={"i": "int64"})
+    assert_agrees(path)
 
 
-def test_three_dimensions_are_lacking(write_onnx: Write, assert_agrees: Agree) -> None:
-    node = helper.make_node("GlobalMaxPool", ["x"], ["y"])
-    with pytest.raises(UnsupportedOperatorError, match="in 3 dimensions"):
-        assert_agrees(write_onnx([node], {"x": ["n", 2, 3, 4, 5]}))
+@pytest.mark.parametrize("operator", ["GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"])
+@pytest.mark.parametrize("size", [[5], [4, 5], [3, 4, 5]], ids=str)
+def test_global_pools_in_any_dimension(
+    write_onnx: Write, assert_agrees: Agree, operator: str, size: list[int]
+) -> None:
+    node = helper.make_node(operator, ["x"], ["y"])
+    assert_agrees(write_onnx([node], {"x": ["n", 2, *size]}))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("strides", [[1, 1, 1], [2, 1, 3]], ids=str)
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0, 0, 0], [1, 0, 2, 0, 1, 1]], ids=str)
+def test_conv_in_three_dimensions(
+    write_onnx: Write, assert_agrees: Agree, groups: int, strides: list[int], pads: list[int]
+) -> None:
+    node = helper.make_node(
+        "Conv",
+        ["x", "w", "b"],
+        ["y"],
+        strides=strides,
+        pads=pads,
+        group=groups,
+        dilations=[2, 1, 1],
+    )
+    constants = {"w": _weights(6, 4 // groups, 2, 3, 2), "b": _weights(6)}
+    assert_agrees(write_onnx([node], {"x": ["n", 4, 6, 5, 7]}, constants))
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("size", [[9], [7, 9], [5, 6, 7]], ids=str)
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+def test_pools_in_any_dimension(
+    write_onnx: Write, assert_agrees: Agree, operator: str, size: list[int], ceil_mode: int
+) -> None:
+    spatial = len(size)
+    node = helper.make_node(
+        operator,
+        ["x"],
+        ["y"],
+        kernel_shape=[3, 2, 3][:spatial],
+        strides=[2, 1, 2][:spatial],
+        pads=[1, 0, 1][:spatial] + [0, 1, 1][:spatial],
+        ceil_mode=ceil_mode,
+    )
+    assert_agrees(write_onnx([node], {"x": ["n", 2, *size]}, opset=19))
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_lp_pool(write_onnx: Write, assert_agrees: Agree, p: int) -> None:
+    node = helper.make_node("LpPool", ["x"], ["y"], kernel_shape=[2, 3], p=p)
+    assert_agrees(write_onnx([node], {"x": ["n", 2, 5, 6]}))
+
+
+_TRANSPOSED: list[dict[str, Any]] = [
+    {},
+    {"strides": [2, 2]},
+    {"strides": [2, 3], "pads": [1, 0, 2, 1], "output_padding": [1, 2]},
+    {"strides": [2, 2], "dilations": [2, 3]},
+    {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    {"strides": [3, 2], "auto_pad": "SAME_LOWER"},
+    {"strides": [2, 2], "auto_pad": "VALID"},
+    {"strides": [3, 2], "output_shape": [11, 9]},
+    {"strides": [3, 2], "output_shape": [10, 9], "auto_pad": "SAME_UPPER"},
+]
+
+
+@pytest.mark.parametrize("attributes", _TRANSPOSED, ids=str)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_conv_transpose(
+    write_onnx: Write, assert_agrees: Agree, attributes: dict[str, Any], groups: int
+) -> None:
+    node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], group=groups, **attributes)
+    constants = {"w": _weights(4, 6 // groups, 3, 3), "b": _weights(6)}
+    assert_agrees(write_onnx([node], {"x": ["n", 4, 4, 5]}, constants))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("size", [[5], [3, 4, 5]], ids=str)
+def test_conv_transpose_in_any_dimension(
+    write_onnx: Write, assert_agrees: Agree, size: list[int], groups: int
+) -> None:
+    spatial = len(size)
+    node = helper.make_node(
+        "ConvTranspose",
+        ["x", "w", "b"],
+        ["y"],
+        group=groups,
+        strides=[2, 1, 3][:spatial],
+        pads=[1, 0, 1][:spatial] + [0, 1, 0][:spatial],
+        output_padding=[1, 0, 1][:spatial],
+        dilations=[1, 2, 1][:spatial],
+    )
+    constants = {"w": _weights(4, 6 // groups, *[2, 3, 2][:spatial]), "b": _weights(6)}
+    assert_agrees(write_onnx([node], {"x": ["n", 4, *size]}, constants))
+
+
+def test_what_follows_a_transposed_convolution_is_fused(
+    write_onnx: Write, assert_agrees: Agree
+) -> None:
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w"], ["c"], strides=[2, 2]),
+        helper.make_node("Add", ["c", "b"], ["a"]),
+        helper.make_node("Mul", ["a", "f"], ["m"]),
+        helper.make_node("Relu", ["m"], ["y"]),
+    ]
+    constants = {"w": _weights(3, 4, 2, 2), "b": _weights(4, 1, 1), "f": _weights(4, 1, 1)}
+    native = assert_agrees(write_onnx(nodes, {"x": ["n", 3, 4, 5]}, constants))
+    assert [step.operator for step in native.steps()] == ["transpose", "conv2d_transpose"]
 
 
 @pytest.mark.parametrize(

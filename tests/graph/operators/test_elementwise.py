@@ -165,3 +165,21 @@ def test_what_takes_reals_alone_refuses_integers(write_onnx: Write, assert_agree
     with pytest.raises(UnsupportedOperatorError, match="Softplus of int64") as caught:
         assert_agrees(write_onnx(nodes, {"x": ["n", 3]}))
     assert caught.value.operators == ["Softplus"]
+
+
+@pytest.mark.parametrize("operator", ["Celu", "ThresholdedRelu"])
+@pytest.mark.parametrize("attributes", [{}, {"alpha": 0.7}], ids=str)
+def test_activations_of_several_steps(
+    write_onnx: Write, assert_agrees: Agree, operator: str, attributes: dict[str, float]
+) -> None:
+    node = helper.make_node(operator, ["x"], ["y"], **attributes)
+    assert_agrees(write_onnx([node], {"x": ["n", 3, 5]}))
+
+
+@pytest.mark.parametrize("bounds", [["lo", "hi"], ["lo", ""], ["", "hi"]], ids=str)
+def test_clip_between_what_is_computed(
+    write_onnx: Write, assert_agrees: Agree, bounds: list[str]
+) -> None:
+    node = helper.make_node("Clip", ["x", *bounds], ["y"])
+    inputs = {"x": [7, 5], **{name: [] for name in bounds if name}}
+    assert_agrees(write_onnx([node], inputs), batches=(7,))

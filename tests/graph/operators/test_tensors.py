@@ -201,9 +201,6 @@ def test_constants_are_computed_when_loading(write_onnx: Write, assert_agrees: A
 @pytest.mark.parametrize(
     ("nodes", "what"),
     [
-        ([helper.make_node("MatMul", ["x", "x"], ["y"])], "MatMul with a computed second factor"),
-        ([helper.make_node("MatMul", ["x", "cube"], ["y"])], "second factor of 3 axes"),
-        ([helper.make_node("Gemm", ["x", "x"], ["y"])], "Gemm with a computed second factor"),
         ([helper.make_node("Cast", ["x"], ["y"], to=10)], "Cast to float16"),
         ([helper.make_node("PRelu", ["x", "cube"], ["y"])], "PRelu with a slope"),
     ],
@@ -236,3 +233,83 @@ def test_nonsense_is_refused(write_onnx: Write, node: Any, what: str) -> None:
     file = reader.read(write_onnx([node], {"x": [2, 3, 4]}, constants))
     with pytest.raises(ModelError, match=what):
         importer.build(file, importer.batch_shapes(file))
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_depth_to_space(write_onnx: Write, assert_agrees: Agree, mode: str) -> None:
+    node = helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2, mode=mode)
+    assert_agrees(write_onnx([node], {"x": ["n", 12, 3, 5]}))
+
+
+def test_space_to_depth(write_onnx: Write, assert_agrees: Agree) -> None:
+    node = helper.make_node("SpaceToDepth", ["x"], ["y"], blocksize=3)
+    assert_agrees(write_onnx([node], {"x": ["n", 4, 6, 9]}))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (["n", 3, 4], ["n", 4, 5]),
+        (["n", 2, 3, 4], ["n", 1, 4, 5]),
+        (["n", 3, 4], [4]),
+        ([4], [4, 5]),
+        ([4], [3, 4, 5]),
+        ([4], [4]),
+        ([3, 1, 2, 4], [2, 4, 3]),
+    ],
+    ids=str,
+)
+def test_matmul_of_what_is_computed(
+    write_onnx: Write, assert_agrees: Agree, a: list[Any], b: list[Any]
+) -> None:
+    node = helper.make_node("MatMul", ["a", "b"], ["y"])
+    assert_agrees(write_onnx([node], {"a": a, "b": b}))
+
+
+def test_matmul_with_a_constant_of_three_axes(write_onnx: Write, assert_agrees: Agree) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    assert_agrees(write_onnx([node], {"x": ["n", 2, 3, 4]}, {"w": _normal(2, 4, 5)}))
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"transB": 1, "alpha": 0.5, "beta": 2.0}, {"transA": 1}], ids=str
+)
+def test_gemm_of_what_is_computed(
+    write_onnx: Write, assert_agrees: Agree, attributes: dict[str, Any]
+) -> None:
+    a = [6, 3] if attributes.get("transA") else [3, 6]
+    b = [4, 6] if attributes.get("transB") else [6, 4]
+    node = helper.make_node("Gemm", ["a", "b", "c"], ["y"], **attributes)
+    assert_agrees(write_onnx([node], {"a": a, "b": b, "c": [3, 1]}))
+
+
+@pytest.mark.parametrize("operator", ["ReduceL1", "ReduceL2", "ReduceSumSquare"])
+@pytest.mark.parametrize("attributes", [{"axes": [1]}, {"axes": [-1, 1], "keepdims": 0}], ids=str)
+def test_reduction_of_sizes(
+    write_onnx: Write, assert_agrees: Agree, operator: str, attributes: dict[str, Any]
+) -> None:
+    node = helper.make_node(operator, ["x"], ["y"], **attributes)
+    assert_agrees(write_onnx([node], {"x": ["n", 4, 3]}, opset=11))
+
+
+@pytest.mark.parametrize("repeats", [(1, 2, 3), (1, 1, 1), (2, 1, 0)], ids=str)
+def test_tile_of_fixed_sizes(
+    write_onnx: Write, assert_agrees: Agree, repeats: tuple[int, ...]
+) -> None:
+    node = helper.make_node("Tile", ["x", "r"], ["y"])
+    path = write_onnx([node], {"x": [2, 3, 4]}, {"r": _ints(*repeats)})
+    assert_agrees(path, batches=(2,))
+
+
+def test_sizes_may_be_given_at_each_run(write_onnx: Write, assert_agrees: Agree) -> None:
+    nodes = [
+        helper.make_node("Slice", ["x", "s", "e"], ["a"]),
+        helper.make_node("Relu", ["a"], ["y"]),
+    ]
+    dtypes = {"s": "int64", "e": "int64"}
+    path = write_onnx(nodes, {"x": [5, 6], "s": [2], "e": [2]}, dtypes=dtypes)
+    native = assert_agrees(path, batches=(5,))
+    x = np.abs(_normal(5, 6))
+    for start, end in ((0, 3), (1, 4), (0, 3)):
+        feeds = {"x": x, "s": _ints(start, start), "e": _ints(end, end)}
+        np.testing.assert_array_equal(native.run(feeds)["y"], x[start:end, start:end])
