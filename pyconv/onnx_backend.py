@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import shape_inference
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from pyconv.engines.base import Array
 from pyconv.engines.native import NativeEngine
 from pyconv.errors import InputError, ModelError
+from pyconv.graph.reader import OPSETS
 
 
 class PyconvRep(BackendRep):
@@ -121,19 +123,25 @@ class PyconvBackend(Backend):
         """
         names = [name for name in node.input if name]
         arrays = dict(zip(names, map(np.asarray, inputs), strict=True))
-        model = onnx.helper.make_model(
-            onnx.helper.make_graph(
-                [node],
-                "node",
-                [
-                    onnx.helper.make_tensor_value_info(
-                        name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-                    )
-                    for name, array in arrays.items()
-                ],
-                [onnx.ValueInfoProto(name=name) for name in node.output if name],
+        infos = [
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
             )
+            for name, array in arrays.items()
+        ]
+        outputs = shape_inference.infer_node_outputs(
+            onnx.defs.get_schema(node.op_type, OPSETS.stop - 1, node.domain),
+            node,
+            {info.name: info.type for info in infos},
         )
+        graph = onnx.helper.make_graph(
+            [node],
+            "node",
+            infos,
+            [onnx.helper.make_value_info(name, kind) for name, kind in outputs.items()],
+        )
+        opsets = [onnx.helper.make_opsetid("", OPSETS.stop - 1)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets)
         return cls.prepare(model, device, **kwargs).run(arrays)
 
     @classmethod

@@ -184,8 +184,9 @@ class Conv2dTranspose final : public Operator {
       }
     }
     for (std::int64_t g = 0; g < groups_; ++g) {
-      matrices_.emplace_back(values.data() + g * group_out, static_cast<std::int64_t>(size) / out_, group_out,
-                             out_, bias == nullptr ? nullptr : bias->values.data() + g * group_out, kernels_);
+      matrices_.emplace_back(values.data() + g * group_out, 1, static_cast<std::int64_t>(size) / out_,
+                             group_out, out_, bias == nullptr ? nullptr : bias->values.data() + g * group_out,
+                             kernels_);
     }
   }
 

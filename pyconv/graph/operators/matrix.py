@@ -49,7 +49,6 @@ def product(context: Context, a: str, b: str) -> None:
     if len(right) == 1:
         del shape[-1]
     context.emit("reshape", y, output=0, shape=tuple(shape))
->>>>>>> e8f86a1 (Transposed convolution, Resize, normalisations, 3-D forms, integer products: the operators of ONNX's own suite)
 
 
 @onnx_operator("Gemm")
