@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -43,6 +43,7 @@ def test_kernels_and_strides(
 
 
 @pytest.mark.parametrize("isa", _LEVELS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_geometry(
     data: st.DataObject,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -106,6 +106,7 @@ def test_arg_extreme_of_nan() -> None:
 
 
 @pytest.mark.parametrize("storage_order", [0, 1])
+@settings(deadline=None)
 @given(data=st.data())
 def test_max_pool2d_indices(data: st.DataObject, storage_order: int) -> None:
     def pair(most: int, what: str) -> list[int]:
