@@ -1104,13 +1104,24 @@ struct Bfloat16Weights {
   template <int kRows, int kVectors>
   static void add(const float* x, Index pitch, const char* group, Index strip_bytes, Index left,
                   Sum (&sums)[kRows][kVectors]) {
+    // All weights of one row of the matrix before those of the next: fewer of them are held at once.
+    Vector weights[kVectors];
     for (int v = 0; v < kVectors; ++v) {
       const auto pair = load_as<IntVector>(strip_vector<Bfloat16Weights>(group, strip_bytes, v));
-      const Vector even = reinterpret_cast<Vector>(pair << 16);
-      for (int r = 0; r < kRows; ++r) sums[r][v] += splat(x[r * pitch]) * even;
-      if (left < kGroup) continue;
-      const Vector odd = reinterpret_cast<Vector>(pair & ~0xFFFF);
-      for (int r = 0; r < kRows; ++r) sums[r][v] += splat(x[r * pitch + 1]) * odd;
+      weights[v] = reinterpret_cast<Vector>(pair << 16);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const Vector factor = splat(x[r * pitch]);
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += factor * weights[v];
+    }
+    if (left < kGroup) return;
+    for (int v = 0; v < kVectors; ++v) {
+      const auto pair = load_as<IntVector>(strip_vector<Bfloat16Weights>(group, strip_bytes, v));
+      weights[v] = reinterpret_cast<Vector>(pair & ~0xFFFF);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const Vector factor = splat(x[r * pitch + 1]);
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += factor * weights[v];
     }
   }
 };
