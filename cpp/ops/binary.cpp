@@ -1,5 +1,6 @@
 #include "ops/binary.h"
 
+#include <bit>
 #include <cmath>
 #include <map>
 #include <type_traits>
@@ -184,6 +185,13 @@ class ComparisonOperator final : public BinaryOperator {
   Comparison comparison_;
 };
 
+// slope * x where x < 0, else x: chosen by bits, for which compilers need no branch.
+float sloped(float x, float slope) {
+  const std::uint32_t mask = x < 0.0F ? ~std::uint32_t{0} : 0;
+  const std::uint32_t below = std::bit_cast<std::uint32_t>(slope * x) & mask;
+  return std::bit_cast<float>(below | (std::bit_cast<std::uint32_t>(x) & ~mask));
+}
+
 class PRelu final : public BinaryOperator {
  public:
   PRelu(const Attributes& attributes, std::span<const TensorType> inputs)
@@ -207,9 +215,9 @@ class PRelu final : public BinaryOperator {
       float* y = output.data + begin;
       if (loops.step(1) == 0) {
         const float one = *slope;
-        for (std::int64_t i = 0; i < count; ++i) y[i] = x[i] < 0.0F ? one * x[i] : x[i];
+        for (std::int64_t i = 0; i < count; ++i) y[i] = sloped(x[i], one);
       } else {
-        for (std::int64_t i = 0; i < count; ++i) y[i] = x[i] < 0.0F ? slope[i] * x[i] : x[i];
+        for (std::int64_t i = 0; i < count; ++i) y[i] = sloped(x[i], slope[i]);
       }
     });
   }

@@ -1,10 +1,12 @@
 #include "ops/matmul.h"
 
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 
 #include "base/errors.h"
 #include "ops/broadcast.h"
+#include "ops/packed_matrix.h"
 
 namespace pyconv {
 
@@ -12,7 +14,9 @@ namespace {
 
 class MatMul final : public Operator {
  public:
-  MatMul(const Attributes& attributes, std::span<const TensorType> inputs) {
+  MatMul(const Attributes& attributes, std::span<const TensorType> inputs,
+         const kernels::KernelTable& kernels)
+      : kernels_(kernels) {
     const auto& [a, dtype] = inputs[0];
     const Shape& b = inputs[1].shape;
     if ((dtype != DType::kFloat32 && dtype != DType::kInt32) || dtype != inputs[1].dtype) {
@@ -35,28 +39,54 @@ class MatMul final : public Operator {
     sizes.push_back(columns_);
     output_shape_ = Shape{std::span<const std::int64_t>(sizes)};
     output_dtype_ = dtype;
+    // Packing a matrix pays where several rows meet it.
+    packs_ = dtype == DType::kFloat32 && a[a.rank() - 2] >= kFewRows && depth_ > 0;
   }
 
-  // A unit is a row of the output.
+  // A unit is a matrix of the output where b is packed, else a row.
   std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
-    return columns_ == 0 ? 0 : output.shape.count() / columns_;
+    if (columns_ == 0) return 0;
+    const std::int64_t rows = output.shape.count() / columns_;
+    return packs_ ? rows / output.shape[output.shape.rank() - 2] : rows;
   }
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float*) const override {
-    if (output.dtype == DType::kFloat32) {
+    if (packs_) {
+      multiply_packed(inputs, output, range);
+    } else if (output.dtype == DType::kFloat32) {
       multiply<float>(inputs, output, range);
     } else {
       multiply<std::int32_t>(inputs, output, range);
     }
   }
 
-  std::string algorithm() const override { return "row by row"; }
+  std::string algorithm() const override { return packs_ ? "matrix product" : "row by row"; }
   std::int64_t flops() const override { return 2 * depth_ * output_shape_.count_per_image(); }
 
  private:
   static Shape before_matrix(const Shape& shape) {
     return Shape{shape.sizes().first(static_cast<std::size_t>(shape.rank() - 2))};
+  }
+
+  static constexpr std::int64_t kFewRows = 4;
+
+  void multiply_packed(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range) const {
+    const std::int64_t rows = output.shape[output.shape.rank() - 2];
+    kernels::MatrixBlock block{};
+    block.x_pitch = depth_;
+    block.rows = rows;
+    block.out_pitch = columns_;
+    block.finish = true;
+    block.lowest = -std::numeric_limits<float>::infinity();
+    block.highest = std::numeric_limits<float>::infinity();
+    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+      const float* b = inputs[1].data + matrix_of(inputs[1].shape, output.shape, unit) * depth_ * columns_;
+      const PackedMatrix matrix(b, 1, depth_, columns_, columns_, nullptr, kernels_);
+      block.x = inputs[0].data + matrix_of(inputs[0].shape, output.shape, unit) * rows * depth_;
+      block.out = output.data + unit * rows * columns_;
+      matrix.multiply(block, 0, matrix.panels());
+    }
   }
 
   template <class T>
@@ -98,13 +128,15 @@ class MatMul final : public Operator {
 
   std::int64_t depth_;
   std::int64_t columns_;
+  bool packs_;
+  const kernels::KernelTable& kernels_;
 };
 
 }  // namespace
 
 std::unique_ptr<Operator> make_matmul(const Attributes& attributes, std::span<const TensorType> inputs,
-                                      const kernels::KernelTable&) {
-  return std::make_unique<MatMul>(attributes, inputs);
+                                      const kernels::KernelTable& kernels) {
+  return std::make_unique<MatMul>(attributes, inputs, kernels);
 }
 
 }  // namespace pyconv

@@ -6,25 +6,11 @@
 
 #include "base/errors.h"
 #include "ops/axes.h"
+#include "ops/partial_sums.h"
 
 namespace pyconv {
 
 namespace {
-
-// The sum of f(i) over 0 <= i < count, in as many partial sums as make it both fast and accurate.
-template <class F>
-float sum(std::int64_t count, F&& f) {
-  constexpr std::int64_t kParts = 16;
-  float parts[kParts] = {};
-  std::int64_t i = 0;
-  for (; i + kParts <= count; i += kParts) {
-    for (std::int64_t p = 0; p < kParts; ++p) parts[p] += f(i + p);
-  }
-  for (; i < count; ++i) parts[i % kParts] += f(i);
-  double total = 0.0;
-  for (const float part : parts) total += static_cast<double>(part);
-  return static_cast<float>(total);
-}
 
 class LayerNormalization final : public Operator {
  public:
@@ -46,14 +32,15 @@ class LayerNormalization final : public Operator {
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float*) const override {
-    const auto count = static_cast<float>(row_);
+    const auto count = static_cast<double>(row_);
     const float* scale = scale_.data();
     const float* bias = bias_.data();
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
       const float* x = inputs[0].data + unit * row_;
       float* y = output.data + unit * row_;
-      const float mean = sum(row_, [&](std::int64_t i) { return x[i]; }) / count;
-      const float variance = sum(row_, [&](std::int64_t i) { return (x[i] - mean) * (x[i] - mean); }) / count;
+      const auto mean = static_cast<float>(partial_sums(row_, [&](std::int64_t i) { return x[i]; }) / count);
+      const auto variance = static_cast<float>(
+          partial_sums(row_, [&](std::int64_t i) { return (x[i] - mean) * (x[i] - mean); }) / count);
       const float factor = 1.0F / std::sqrt(variance + epsilon_);
       for (std::int64_t i = 0; i < row_; ++i) y[i] = (x[i] - mean) * factor * scale[i] + bias[i];
     }

@@ -5,11 +5,13 @@
 
 #include "base/errors.h"
 #include "ops/axes.h"
+#include "ops/partial_sums.h"
 
 namespace pyconv {
 
 namespace {
 
+// Any function over any axes, element by element.
 class Reduce final : public Operator {
  public:
   Reduce(const Attributes& attributes, const Shape& x) : function_(attributes.text("function", "mean")) {
@@ -88,11 +90,77 @@ class Reduce final : public Operator {
   std::int64_t image_floats_;
 };
 
+// Sums and means over axes that lie side by side: x is (outer, count, inner), y (outer, inner).
+class AdjacentSum final : public Operator {
+ public:
+  AdjacentSum(const Attributes& attributes, const Shape& x, const Shape& output, int first, int last)
+      : count_(x.count(first, last + 1)),
+        inner_(x.count(last + 1, x.rank())),
+        factor_(attributes.text("function", "mean") == "mean" ? 1.0 / static_cast<double>(count_) : 1.0),
+        flops_(x.count_per_image()) {
+    output_shape_ = output;
+  }
+
+  static bool fits(const Attributes& attributes, const Shape& x, const std::vector<int>& axes) {
+    const std::string function = attributes.text("function", "mean");
+    if ((function != "mean" && function != "sum") || axes.empty()) return false;
+    const bool adjacent = axes.back() - axes.front() + 1 == static_cast<int>(axes.size());
+    return adjacent && x.count(axes.front(), x.rank()) > 0;
+  }
+
+  std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
+    return output.shape.count() / inner_;
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float* workspace) const override {
+    auto* totals = reinterpret_cast<double*>(workspace);
+    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+      const float* x = inputs[0].data + unit * count_ * inner_;
+      float* y = output.data + unit * inner_;
+      if (inner_ == 1) {
+        *y = static_cast<float>(partial_sums(count_, [&](std::int64_t i) { return x[i]; }) * factor_);
+        continue;
+      }
+      // A few rows in float32, then all of them together in double precision.
+      std::fill_n(totals, inner_, 0.0);
+      for (std::int64_t begin = 0; begin < count_; begin += kRows) {
+        std::fill_n(y, inner_, 0.0F);
+        const std::int64_t end = std::min(begin + kRows, count_);
+        for (std::int64_t row = begin; row < end; ++row) {
+          for (std::int64_t i = 0; i < inner_; ++i) y[i] += x[row * inner_ + i];
+        }
+        for (std::int64_t i = 0; i < inner_; ++i) totals[i] += static_cast<double>(y[i]);
+      }
+      for (std::int64_t i = 0; i < inner_; ++i) y[i] = static_cast<float>(totals[i] * factor_);
+    }
+  }
+
+  std::size_t workspace_size() const override {
+    return inner_ == 1 ? 0 : static_cast<std::size_t>(inner_) * sizeof(double) / sizeof(float);
+  }
+
+  std::string algorithm() const override { return factor_ == 1.0 ? "sum" : "mean"; }
+  std::int64_t flops() const override { return flops_; }
+
+ private:
+  static constexpr std::int64_t kRows = 64;
+
+  std::int64_t count_;
+  std::int64_t inner_;
+  double factor_;
+  std::int64_t flops_;
+};
+
 }  // namespace
 
 std::unique_ptr<Operator> make_reduce(const Attributes& attributes, std::span<const Shape> inputs,
                                       const kernels::KernelTable&) {
-  return std::make_unique<Reduce>(attributes, inputs[0]);
+  const Shape& x = inputs[0];
+  auto general = std::make_unique<Reduce>(attributes, x);
+  const auto axes = parse_axes(attributes, x);
+  if (!AdjacentSum::fits(attributes, x, axes)) return general;
+  return std::make_unique<AdjacentSum>(attributes, x, general->output_shape(), axes.front(), axes.back());
 }
 
 }  // namespace pyconv

@@ -138,6 +138,14 @@ def test_reduce(
     check("reduce", [uniform(3, 5, 2, 19)], attributes, isa=isa, tolerance=3e-5, relative=1e-6)
 
 
+@pytest.mark.parametrize("axes", [[1], [2], [1, 2], [0, 1, 2]], ids=str)
+def test_reduce_of_many(axes: list[int], isa: str, uniform: Draw, check: Check) -> None:
+    """Long sums lose nothing: a float32 alone would be off by far more."""
+    x = uniform(2, 150, 1100) + np.float32(100)
+    attributes = {"function": "mean", "axes": axes}
+    check("reduce", [x], attributes, isa=isa, relative=3e-7)
+
+
 @pytest.mark.parametrize(
     ("name", "inputs", "attributes", "message"),
     [

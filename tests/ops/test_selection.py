@@ -142,14 +142,16 @@ _MATRICES = [
     ((3, 4), (2, 4, 5)),
     ((1, 3, 0), (2, 0, 5)),
     ((0, 4), (4, 5)),
+    ((2, 9, 33), (2, 33, 41)),
+    ((3, 1, 7, 4), (2, 4, 16)),
 ]
 
 
 @pytest.mark.parametrize("shapes", _MATRICES, ids=str)
 def test_matmul(shapes: Any, isa: str, check: Check, uniform: Draw) -> None:
     a, b = (uniform(*shape, seed=seed) for seed, shape in enumerate(shapes))
-    y = check("matmul", [a, b], {}, isa=isa, tolerance=1e-6)
-    np.testing.assert_allclose(y, a @ b, atol=1e-6)
+    y = check("matmul", [a, b], {}, isa=isa, tolerance=1e-5)
+    np.testing.assert_allclose(y, a @ b, atol=1e-5)
     p, q = ((array * 10).astype(np.int32) for array in (a, b))
     y = _core.run_operator("matmul", [p, q], {}, isa=isa)
     assert y.dtype == np.int32
