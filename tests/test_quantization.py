@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import helper
+from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 import pyconv
 from pyconv.data import Dataset
@@ -270,3 +271,28 @@ def test_bundled_models_lose_at_most_a_third_of_a_point(
         assert set(result.accuracy_after) == set(ENGINES)
         assert result.engines_agree is not None
         assert result.engines_agree > 0.999
+
+
+class _Noise(CalibrationDataReader):  # type: ignore[misc]
+    """One batch of pictures of digits' size."""
+
+    def __init__(self) -> None:
+        self.batches = [{"image": _images(50, 28, 28, 1).astype(np.float32) / 255}]
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        return self.batches.pop() if self.batches else None
+
+
+def test_files_with_every_tensor_rounded_keep_their_fused_steps(tmp_path: Path) -> None:
+    """As onnxruntime's quantizer writes them by itself: around each operator, outputs too."""
+    out = tmp_path / "out.onnx"
+    model = onnx.load(str(pyconv.load("digits").path))
+    quantize_static(model, str(out), _Noise(), per_channel=True, reduce_range=True)
+    native, other = pyconv.load(out), pyconv.load(out, engine="onnxruntime")
+    steps = [f"{step.operator}: {step.algorithm}" for step in native.steps()]
+    assert any(s.startswith("conv2d") and "Winograd" in s and "max_pool2d" in s for s in steps)
+    assert sum("integer product" in step for step in steps) == 2
+    assert not [step for step in steps if step.startswith(("quantize", "dequantize"))]
+    images = _images(30, 28, 28, seed=5)
+    # The output is rounded to 256 steps itself; one of them is 0.4% of the largest.
+    assert np.abs(native.predict(images) - other.predict(images)).max() < 0.02

@@ -12,7 +12,7 @@ namespace pyconv {
 //   storage        "bfloat16" or "int8"; the weights are rounded to it, and are what is left then
 //   weight_scales  (out), for int8: each column's unit; its largest element / 127 where there is none
 //   x_scale        for int8: x is first rounded to one of 256 whole numbers of this unit, as ONNX's
-//                  QuantizeLinear does, and the products are summed as integers, exactly
+//                  QuantizeLinear does (NaN becomes 0), and the products are summed as integers, exactly
 //   x_below        how many of the 256 lie below zero: the zero point of a uint8
 //
 // Throws ArgumentError where they do not fit.
