@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from pyconv.errors import ModelError
@@ -100,8 +100,12 @@ def evaluate(
                 raise ModelError(f"{size} is no size")
         return [Known.of(values, dtype or first.dtype)]
     try:
-        evaluator = ReferenceEvaluator(node.proto, opsets={"": opset})
         feeds = {name: item.values for name, item in zip(node.inputs, inputs, strict=True) if item}
+        if node.operator in _ATTRIBUTES_ONCE and opset < 13:
+            proto, opset = _with_inputs(node, feeds), 13
+        else:
+            proto = node.proto
+        evaluator = ReferenceEvaluator(proto, opsets={"": opset})
         results = [np.asarray(item) for item in evaluator.run(None, feeds)]
     except Exception as error:  # whatever NumPy or the evaluator makes of nonsense
         raise ModelError(f"it cannot be computed: {brief(error)}") from error
@@ -119,6 +123,28 @@ def _dequantized(node: OnnxNode, inputs: _Inputs, values: NDArray[Any]) -> Known
         return Known.of(values)
     axis = node.attributes.get("axis", 1) % max(values.ndim, 1)
     return Known(values, values.dtype.name, scale.values.reshape(-1), axis)
+
+
+_ATTRIBUTES_ONCE = {"Clip": ("min", "max"), "Pad": ("pads", "value"), "Unsqueeze": ("axes",)}
+"""What ONNX's evaluator takes as inputs alone, and operator sets before 11 or 13 as attributes."""
+
+
+def _with_inputs(node: OnnxNode, feeds: dict[str, NDArray[Any]]) -> NodeProto:
+    """The node with such attributes turned into inputs, which are added to `feeds`."""
+    proto = NodeProto()
+    proto.CopyFrom(node.proto)
+    names = _ATTRIBUTES_ONCE[node.operator]
+    for index, name in enumerate(names, 1):
+        if name in node.attributes:
+            proto.input.extend([""] * (index + 1 - len(proto.input)))
+            proto.input[index] = f"//{name}"
+            value = node.attributes[name]
+            like = feeds[node.inputs[0]].dtype if np.isscalar(value) else np.int64
+            feeds[proto.input[index]] = np.asarray(value, like)
+    kept = [item for item in node.proto.attribute if item.name not in names]
+    del proto.attribute[:]
+    proto.attribute.extend(kept)
+    return proto
 
 
 _Symbolic = tuple[NDArray[Any], str | None]

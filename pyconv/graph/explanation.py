@@ -105,12 +105,11 @@ class Explanation:
 
     def _program(self) -> list[str]:
         flops = sum(step.flops for step in self.steps)
-        yours = self.memory.images
+        memory = self.memory
         head = (
-            f"program  {len(self.steps)} step{'' if len(self.steps) == 1 else 's'}, {flops:,} FLOPs an image; a thread holds "
-            f"{self.memory.arena_bytes:,} bytes between steps "
-            f"({yours} image{'s' if yours > 1 else ''} at a time) and "
-            f"{self.memory.workspace_bytes:,} within them"
+            f"program  {_many(len(self.steps), 'step')}, {flops:,} FLOPs an image; a thread holds "
+            f"{memory.arena_bytes:,} bytes between steps ({_many(memory.images, 'image')} at a "
+            f"time) and {memory.workspace_bytes:,} within them"
         )
         rows = [["", "operator", "algorithm", "output", "buffer", "FLOPs"]]
         for index, step in enumerate(self.steps, 1):
@@ -216,9 +215,12 @@ def _operators(graph: Graph) -> dict[str, int]:
 
 
 def _counts(operators: dict[str, int]) -> str:
-    total = sum(operators.values())
     each = ", ".join(f"{count} {name}" for name, count in operators.items())
-    return f"{total} native node{'' if total == 1 else 's'}" + (f" ({each})" if each else "")
+    return _many(sum(operators.values()), "native node") + (f" ({each})" if each else "")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _change(rewrite: Rewrite) -> str:

@@ -314,3 +314,21 @@ def test_arithmetic_on_maps_without_elements(write_onnx: Write, assert_agrees: A
     ]
     path = write_onnx(nodes, {"x": [0, 5, 1]}, {"nothing": np.zeros(0, np.float32)})
     assert_agrees(path)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 12])
+def test_old_attributes_of_what_is_known(
+    write_onnx: Write, assert_agrees: Agree, opset: int
+) -> None:
+    pads = [0, 0, 0, 1]
+    nodes = [helper.make_node("Unsqueeze", ["w"], ["u"], axes=[0])]
+    if opset < 11:
+        nodes += [
+            helper.make_node("Clip", ["u"], ["c"], min=-0.5),
+            helper.make_node("Pad", ["c"], ["p"], pads=pads, value=0.25),
+        ]
+    nodes.append(helper.make_node("Add", ["x", nodes[-1].output[0]], ["y"]))
+    width = 3 if opset > 10 else 4
+    weights = {"w": np.array([-2, 0.5, 1], np.float32)}
+    engine = assert_agrees(write_onnx(nodes, {"x": ["n", width]}, weights, opset=opset))
+    assert [step.operator for step in engine.steps()] == ["add"]
