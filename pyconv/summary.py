@@ -12,7 +12,7 @@ from pyconv.errors import ModelError
 from pyconv.graph import importer, reader
 from pyconv.graph.batch import Batch, BatchError
 from pyconv.graph.cost import Cost, split_cost
-from pyconv.graph.importer import Network
+from pyconv.graph.importer import Network, ValuesNeeded
 
 if TYPE_CHECKING:
     from pyconv.metadata import Layer
@@ -127,7 +127,7 @@ def _network(model: Model) -> Network | None:
     try:
         file = reader.read(model.path)
         return importer.build(file, importer.batch_shapes(file))
-    except (BatchError, ModelError):
+    except (BatchError, ModelError, ValuesNeeded):
         return None
 
 

@@ -14,6 +14,7 @@ from pyconv.errors import InputError, ModelError, unknown_name
 from pyconv.graph import importer, reader
 from pyconv.graph.batch import BatchError
 from pyconv.graph.compiler import Memory, compile_network, optimized
+from pyconv.graph.importer import ValuesNeeded
 from pyconv.graph.ir import Graph
 from pyconv.graph.passes import PASSES
 
@@ -159,10 +160,11 @@ def explain(
     file = reader.read(path)
     try:
         network = importer.build(file, importer.batch_shapes(file))
-    except BatchError as error:
+    except (BatchError, ValuesNeeded) as error:
+        why = error if isinstance(error, BatchError) else f"it needs the elements of {error}"
         raise ModelError(
-            f"{path}: there is no one program for every batch size ({error}); such a network is "
-            "compiled for the shapes that come"
+            f"{path}: there is no one program for every batch size ({why}); such a network is "
+            "compiled for the arrays that come"
         ) from error
     names = tuple(info.name for info in file.outputs) if outputs is None else tuple(outputs)
     for name in names:

@@ -85,3 +85,13 @@ def test_explain_counts_what_is_known_beforehand(write_onnx: Callable[..., Path]
     explanation = explain(write_onnx(nodes, {"x": ["n", 3]}))
     assert (explanation.onnx_nodes, explanation.known_nodes) == (3, 1)
     assert [step.operator for step in explanation.steps] == ["softmax"]
+
+
+def test_explain_and_summary_of_a_network_that_waits_for_its_weights(
+    write_onnx: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = {"x": [1, 2, 6, 6], "w": [4, 2, 3, 3]}
+    path = write_onnx([helper.make_node("Conv", ["x", "w"], ["y"])], inputs)
+    assert main(["explain", str(path)]) == 1
+    assert "it needs the elements of w" in capsys.readouterr().err
+    assert main(["summary", str(path)]) == 0
