@@ -138,6 +138,8 @@ class Conv2dTranspose final : public Operator {
  private:
   // So many pixels share one reading of a panel from the second-level cache.
   static constexpr std::int64_t kBlockPixels = 64;
+  // Each has a matrix of its own.
+  static constexpr std::int64_t kMostPhases = 65536;
 
   void parse_axes(const Attributes& attributes, const Shape& kernel, const Shape& x) {
     const auto strides = parse_pair(attributes, "strides", 1);
@@ -161,7 +163,15 @@ class Conv2dTranspose final : public Operator {
             attributes.operation(), "pads", "pads that leave something of " + to_string(x),
             std::to_string(pads[i]) + " and " + std::to_string(pads[i + 2]) + " of " + std::to_string(whole));
       }
-      (i == 0 ? rows_ : columns_) = {size, output, kernel[axis], strides[i], dilations[i], pads[i]};
+      // A lone pixel has no neighbour that a stride would keep away.
+      const std::int64_t stride = size == 1 ? 1 : strides[i];
+      (i == 0 ? rows_ : columns_) = {size, output, kernel[axis], stride, dilations[i], pads[i]};
+    }
+    if (rows_.stride > kMostPhases || columns_.stride > kMostPhases / rows_.stride / groups_) {
+      throw ArgumentError(attributes.operation(), "strides",
+                          "a product, with groups, of at most " + std::to_string(kMostPhases),
+                          std::to_string(rows_.stride) + ", " + std::to_string(columns_.stride) + " and " +
+                              std::to_string(groups_) + " groups");
     }
   }
 

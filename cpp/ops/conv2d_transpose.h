@@ -15,7 +15,7 @@ namespace pyconv {
 //
 // strides, dilations, groups, bias, activation, alpha and beta are those of conv2d; pads [top, left, bottom,
 // right] are cut off the whole result, and may be negative; output_padding [height, width] are added below
-// and on the right.
+// and on the right. strides[0] * strides[1] * groups is at most 65536.
 std::unique_ptr<Operator> make_conv2d_transpose(const Attributes& attributes, std::span<const Shape> inputs,
                                                 const kernels::KernelTable& kernels);
 

@@ -50,12 +50,12 @@ class MaxPool2dIndices final : public Operator {
     std::int64_t place = 0;
     float best = 0.0F;
     bool found = false;
-    for (std::int64_t u = 0; u < window_.height.kernel; ++u) {
+    const auto [first_u, end_u] = window_.height.taps_inside(row, x[1]);
+    const auto [first_v, end_v] = window_.width.taps_inside(column, x[2]);
+    for (std::int64_t u = first_u; u < end_u; ++u) {
       const std::int64_t i = window_.height.begin(row) + u * window_.height.dilation;
-      if (i < 0 || i >= x[1]) continue;
-      for (std::int64_t v = 0; v < window_.width.kernel; ++v) {
+      for (std::int64_t v = first_v; v < end_v; ++v) {
         const std::int64_t j = window_.width.begin(column) + v * window_.width.dilation;
-        if (j < 0 || j >= x[2]) continue;
         const float value = map[(i * x[2] + j) * x[3]];
         if (found && !(value > best || (value != value && best == best))) continue;
         found = true;

@@ -191,7 +191,7 @@ def build(
 
 def _import_node(file: OnnxFile, node: OnnxNode, network: Network, allowance: Allowance) -> None:
     known = network.known
-    if node.operator in ("Shape", "Size") and node.inputs[0] in network.graph.types:
+    if node.operator in ("Shape", "Size"):
         _know_shape(node, network)
         return
     if _is_known(node, known):
@@ -215,7 +215,9 @@ def _is_known(node: OnnxNode, known: Container[str]) -> bool:
 
 
 def _know_shape(node: OnnxNode, network: Network) -> None:
-    shape = network.graph.shape(node.inputs[0])
+    shape = network.shape(node.inputs[0])
+    if shape is None:
+        raise ModelError(f"there is no tensor {node.inputs[0]!r}")
     if node.operator == "Size":
         values = np.array(element_count(shape), object)
     else:

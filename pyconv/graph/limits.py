@@ -29,6 +29,9 @@ MOST_ELEMENTS = 2**31
 MOST_NUMBERS = 2**24
 """Integers in the settings of one network's native operators."""
 
+MOST_PLACES = 2**21
+"""Places of an axis that an operator takes one by one, as Expand, Tile and Resize do."""
+
 MOST_FOLDED = 2**26
 """Elements of constants that the engine computes from others beforehand, in all."""
 

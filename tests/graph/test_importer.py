@@ -332,3 +332,14 @@ def test_old_attributes_of_what_is_known(
     weights = {"w": np.array([-2, 0.5, 1], np.float32)}
     engine = assert_agrees(write_onnx(nodes, {"x": ["n", width]}, weights, opset=opset))
     assert [step.operator for step in engine.steps()] == ["add"]
+
+
+def test_the_size_of_a_shape(write_onnx: Write, assert_agrees: Agree) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Size", ["s"], ["rank"]),
+        helper.make_node("Cast", ["rank"], ["number"], to=1),
+        helper.make_node("Mul", ["x", "number"], ["y"]),
+    ]
+    native = assert_agrees(write_onnx(nodes, {"x": ["n", 3, 4]}))
+    assert [step.operator for step in native.steps()] == ["multiply"]

@@ -95,6 +95,11 @@ def test_tile_edges(
     check("conv2d_transpose", [x], attributes, isa=isa, tolerance=product_tolerance(18))
 
 
+def test_a_lone_pixel_minds_no_stride(isa: str, check: Check, uniform: Draw) -> None:
+    attributes = {"kernel": uniform(3, 2, 2, 4), "strides": [2**29, 2**29], "pads": [1, 0, 0, 0]}
+    check("conv2d_transpose", [uniform(2, 1, 1, 2)], attributes, isa=isa, tolerance=1e-6)
+
+
 def test_threads_share_an_image(uniform: Draw) -> None:
     attributes = {"kernel": uniform(4, 4, 8, 8, seed=1), "strides": [2, 2], "activation": "swish"}
     results = []
@@ -119,6 +124,7 @@ def test_threads_share_an_image(uniform: Draw) -> None:
         ((1, 3, 4, 2), {"output_padding": [2**40, 0]}, "pads"),
         ((1, 0, 4, 2), {}, "pads: expected pads that leave something"),
         ((1, 3, 4, 2), {"groups": 2}, "kernel"),
+        ((1, 3, 4, 2), {"strides": [300, 300]}, "strides: expected a product"),
     ],
 )
 def test_refuses(

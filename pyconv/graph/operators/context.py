@@ -13,12 +13,9 @@ from pyconv.graph import native_operators
 from pyconv.graph.batch import Batch, BatchError, Dim, Shape, fixed
 from pyconv.graph.constants import Known
 from pyconv.graph.ir import Graph, Node
+from pyconv.graph.limits import MOST_PLACES
 from pyconv.graph.operators.registry import Unsupported, ValueNeeded
 from pyconv.graph.reader import OnnxNode
-
-MOST_PLACES = 2**24
-"""An axis that a few bytes of file would blow up to more than this is refused."""
-
 
 class Context:
     """One ONNX node on its way into the IR.
