@@ -17,6 +17,7 @@ from pyconv.graph.limits import MOST_PLACES
 from pyconv.graph.operators.registry import Unsupported, ValueNeeded
 from pyconv.graph.reader import OnnxNode
 
+
 class Context:
     """One ONNX node on its way into the IR.
 

@@ -24,6 +24,7 @@ from pyconv.graph.passes.fuse_quantization import fuse_quantization
 from pyconv.graph.passes.merge_reshapes import merge_reshapes
 from pyconv.graph.passes.quantize_dense_inputs import quantize_dense_inputs
 from pyconv.graph.passes.recognize_activations import recognize_activations
+from pyconv.graph.passes.recognize_normalization import recognize_normalization
 from pyconv.graph.passes.reshape_unit_transposes import reshape_unit_transposes
 from pyconv.graph.passes.sink_quantization import sink_quantization
 from pyconv.graph.passes.sink_reshapes import sink_reshapes
@@ -49,6 +50,7 @@ PASSES: tuple[Pass, ...] = (
     sink_reshapes,
     merge_reshapes,
     eliminate_dead,
+    recognize_normalization,
     # Fewer, larger steps.
     sink_quantization,
     quantize_dense_inputs,

@@ -13,10 +13,15 @@ def recognize_activations(graph: Graph) -> None:
 
     x · sigmoid(x) → swish(x)
     x · hard_sigmoid(x; 1/6, 1/2) → hard_swish(x)
+    relu(x) + c · relu(-x) → prelu(x, -c), for a constant c
     x · 1/2 · (1 + erf(x / √2)), in any order of its factors → gelu(x)
     """
     producers = graph.producers()
     for index, node in enumerate(graph.nodes):
+        if node.op == "add":
+            prelu = _prelu(graph, node, producers)
+            if prelu is not None:
+                graph.nodes[index] = producers[node.output] = prelu
         if node.op != "multiply":
             continue
         found = _gated(node, producers) or _gelu(graph, node, producers)
@@ -39,6 +44,27 @@ def _gated(node: Node, producers: dict[str, Node]) -> tuple[str, dict[str, objec
         slope, offset = before.attributes.get("alpha"), before.attributes.get("beta")
         if function == "hard_sigmoid" and offset == 0.5 and _close(slope, 1 / 6):
             return x, {"activation": "hard_swish"}
+    return None
+
+
+def _prelu(graph: Graph, node: Node, producers: dict[str, Node]) -> Node | None:
+    for above, below in (node.inputs, node.inputs[::-1]):
+        positive, product = producers.get(above), producers.get(below)
+        if positive is None or product is None or product.op != "multiply":
+            continue
+        for part, slope in (product.inputs, product.inputs[::-1]):
+            negative = producers.get(part)
+            if negative is None or slope not in graph.constants:
+                continue
+            opposite = producers.get(negative.inputs[0])
+            relus = positive.attributes.get("activation"), negative.attributes.get("activation")
+            if relus != ("relu", "relu") or opposite is None or opposite.inputs != positive.inputs:
+                continue
+            same = graph.shape(node.output) == graph.shape(positive.output)
+            if opposite.attributes.get("activation") == "negative" and same:
+                slopes = graph.add_constant(-graph.constants[slope], slope)
+                inputs = (*positive.inputs, slopes)
+                return Node("prelu", inputs, node.output, {}, node.tensors)
     return None
 
 

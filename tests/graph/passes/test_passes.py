@@ -141,6 +141,77 @@ def test_recognize_no_gelu_with_other_numbers(run_pass: Run) -> None:
     assert len(run_pass(passes.recognize_activations, g.wants("y"))) == 5
 
 
+def _layer_normalization(g: Builder, form: str, axes: list[int], bias: bool) -> None:
+    row = [8] if len(axes) == 1 else [6, 8]
+    mean = {"function": "mean", "axes": axes, "keepdims": 1}
+    g("m", "reduce", "x", **mean)
+    g("d", "subtract", "x", "m")
+    if form == "power":
+        g("q", "power", "d", g.graph.add_constant(np.array(2, np.float32)))
+    else:
+        g("q", "multiply", "d", "d")
+    g("v", "reduce", "q", **mean)
+    g("e", "add", "v", g.graph.add_constant(np.array(0.01, np.float32)))
+    g("s", "activation", "e", activation="sqrt")
+    if form == "keras":
+        g("r", "activation", "s", activation="reciprocal")
+        g("f", "multiply", "r", g.constant(*row))
+        g("n", "activation", "m", activation="negative")
+        g("p", "multiply", "n", "f")
+        if bias:
+            g("p_b", "add", "p", g.constant(*row))
+        g("xf", "multiply", "x", "f")
+        g("y", "add", "xf", "p_b" if bias else "p")
+        return
+    g("z", "divide", "d", "s")
+    g("zg", "multiply", "z", g.constant(*row))
+    g("y", "add", "zg", g.constant(*row)) if bias else g("y", "activation", "zg")
+
+
+@pytest.mark.parametrize("form", ["keras", "power", "square"])
+@pytest.mark.parametrize("axes", [[2], [1, 2]], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_recognize_layer_normalization(
+    run_pass: Run, form: str, axes: list[int], bias: bool
+) -> None:
+    g = Builder(x=(N, 6, 8))
+    _layer_normalization(g, form, axes, bias)
+    left = run_pass(passes.recognize_normalization, g.wants("y"))
+    rest = [] if bias or form == "keras" else ["activation"]
+    assert left == ["layer_normalization", *rest]
+
+
+def test_recognize_no_normalization_over_other_axes(run_pass: Run) -> None:
+    g = Builder(x=(N, 8, 8))
+    _layer_normalization(g, "keras", [1], True)
+    assert len(run_pass(passes.recognize_normalization, g.wants("y"))) == 13
+
+
+def test_recognize_no_normalization_around_another_mean(run_pass: Run) -> None:
+    g = Builder(x=(N, 6, 8), m2=(N, 6, 1))
+    _layer_normalization(g, "square", [2], True)
+    g.graph.nodes[1] = g.graph.nodes[1].with_inputs("x", "m2")
+    assert "layer_normalization" not in run_pass(passes.recognize_normalization, g.wants("y"))
+
+
+def test_a_mean_that_was_asked_for_stays(run_pass: Run) -> None:
+    g = Builder(x=(N, 6, 8))
+    _layer_normalization(g, "keras", [2], True)
+    left = run_pass(passes.recognize_normalization, g.wants("y", "m"))
+    assert left == ["reduce", "layer_normalization"]
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (6, 8)], ids=str)
+def test_recognize_prelu(run_pass: Run, shape: tuple[int, ...]) -> None:
+    g = Builder(x=(N, 6, 8))
+    g("a", "activation", "x", activation="relu")
+    g("n", "activation", "x", activation="negative")
+    g("b", "activation", "n", activation="relu")
+    g("c", "multiply", g.constant(*shape), "b")
+    g("y", "add", "a", "c")
+    assert run_pass(passes.recognize_activations, g.wants("y")) == ["prelu"]
+
+
 def test_what_was_asked_for_stays_when_its_pattern_is_recognized(run_pass: Run) -> None:
     g = Builder(x=(N, 4))
     g("y", "multiply", "x", g("s", "activation", "x", activation="sigmoid"))
