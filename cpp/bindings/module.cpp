@@ -42,28 +42,31 @@ py::dtype numpy_dtype(DType dtype) {
 }
 
 // A contiguous view of a NumPy array: the array itself where it is contiguous, else a copy. A dtype that the
-// engine lacks is refused, because a silent conversion would hide what it costs.
-Operand operand(const std::string& what, py::handle object) {
+// engine lacks is refused, because a silent conversion would hide what it costs; `what` makes the text that the
+// array is called by then.
+template <class What>
+Operand operand(const What& what, py::handle object) {
   if (!py::isinstance<py::array>(object)) {
-    throw ArgumentError(what + ": expected a NumPy array, got " +
+    throw ArgumentError(what() + ": expected a NumPy array, got " +
                         py::cast<std::string>(py::type::handle_of(object).attr("__name__")));
   }
   const auto array = py::reinterpret_borrow<py::array>(object);
   for (const DType dtype : kDTypes) {
     const bool same = with_type(dtype, [&]<class T>() { return py::isinstance<py::array_t<T>>(array); });
     if (same) {
+      if ((array.flags() & py::array::c_style) != 0) return {array, {shape_of(array), dtype}};
       const auto contiguous = py::array::ensure(array, py::array::c_style);
       if (!contiguous) throw py::error_already_set();
       return {contiguous, {shape_of(array), dtype}};
     }
   }
-  throw ArgumentError(what + ": expected dtype float32, got " +
+  throw ArgumentError(what() + ": expected dtype float32, got " +
                       py::cast<std::string>(py::str(array.dtype())) +
                       "; convert it with .astype(numpy.float32)");
 }
 
 Array constant_of(const std::string& what, py::handle object) {
-  const Operand constant = operand(what, object);
+  const Operand constant = operand([&] { return what; }, object);
   if (constant.type.dtype != DType::kFloat32) {
     throw ArgumentError(what + ": expected dtype float32, got " + to_string(constant.type.dtype) +
                         "; convert it with .astype(numpy.float32)");
@@ -129,8 +132,9 @@ py::array empty_array(const TensorType& type) {
 
 std::vector<Operand> operands(const std::string& operation, const py::sequence& inputs) {
   std::vector<Operand> arrays;
+  arrays.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    arrays.push_back(operand(operation + ": input " + std::to_string(i), inputs[i]));
+    arrays.push_back(operand([&] { return operation + ": input " + std::to_string(i); }, inputs[i]));
   }
   return arrays;
 }
@@ -337,7 +341,7 @@ void register_program(py::module_& module) {
       .def(
           "constant",
           [](ProgramBuilder& builder, const py::object& array) {
-            return builder.constant(operand("constant", array).tensor());
+            return builder.constant(operand([] { return std::string("constant"); }, array).tensor());
           },
           py::arg("array"), "A tensor that never changes; copied.")
       .def(
