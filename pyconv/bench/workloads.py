@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -61,7 +62,7 @@ class _Graph:
     def bias(self, size: int) -> str:
         return self.constant((self._rng.standard_normal(size) * 0.1).astype(np.float32))
 
-    def add(self, operator: str, *operands: str, **attributes: object) -> None:
+    def add(self, operator: str, *operands: str, **attributes: Any) -> None:
         output = f"{operator.lower()}_{len(self._nodes)}"
         self._nodes.append(
             helper.make_node(operator, [self.last, *operands], [output], output, **attributes)

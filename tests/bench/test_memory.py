@@ -23,5 +23,5 @@ def test_memory_of_a_call_holds_at_least_its_result(tmp_path: Path) -> None:
 def test_memory_says_why_a_file_cannot_be_run(tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"not ONNX")
-    with pytest.raises(PyconvError, match="native cannot be asked for its memory.*broken.onnx"):
+    with pytest.raises(PyconvError, match=r"native cannot be asked for its memory.*broken\.onnx"):
         call_bytes("native", path, 1, 1)
