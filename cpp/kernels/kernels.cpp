@@ -635,27 +635,38 @@ void depthwise(const DepthwisePixel& pixel) {
   }
 }
 
-// kColumns outputs at once: each input of theirs is loaded once, and their sums hide each other's latency.
-template <int kWindow, int kStride, int kColumns>
-inline void depthwise_columns(const DepthwiseRow& row, Index x, Index c, Index lanes, Vector bias) {
+// A vector's worth of channels, or, at the end of a pixel, the `count` that are left of it. Two types and not
+// a number, so that no load has to ask.
+struct WholeVector {
+  Vector load(const float* p) const { return kernels::PYCONV_ISA_LEVEL::load(p); }
+  void store(float* p, Vector v) const { kernels::PYCONV_ISA_LEVEL::store(p, v); }
+};
+struct PartOfVector {
+  Index count;
+  Vector load(const float* p) const { return load_part(p, count); }
+  void store(float* p, Vector v) const { store_part(p, v, count); }
+};
+
+// kColumns outputs at once: each input of theirs is loaded once, and their sums hide each other's latency. x
+// is the first output, c the first channel.
+template <int kWindow, int kStride, int kColumns, class Lanes>
+inline void depthwise_columns(const DepthwiseRow& row, Index x, Index c, Lanes lanes, Vector bias) {
   constexpr int kInputs = (kColumns - 1) * kStride + kWindow;
   // Copied, or each store might have changed them for all that the compiler knows.
   const Index channels = row.channels;
   const Vector lowest = splat(row.lowest), highest = splat(row.highest);
   Vector sums[kColumns];
   for (int j = 0; j < kColumns; ++j) sums[j] = bias;
+#pragma GCC unroll 1
   for (int u = 0; u < kWindow; ++u) {
-    const float* inputs = row.rows[u] + x * kStride * channels + c;
+    const float* input = row.rows[u] + x * kStride * channels + c;
     const float* weights = row.weights + u * kWindow * channels + c;
     Vector taps[kWindow];
-    for (int v = 0; v < kWindow; ++v) {
-      taps[v] = lanes == kLanes ? load(weights + v * channels) : load_part(weights + v * channels, lanes);
-    }
+    for (int v = 0; v < kWindow; ++v) taps[v] = apart(lanes.load(weights + v * channels));
 #pragma GCC unroll 32
-    for (int i = 0; i < kInputs; ++i) {
-      const float* input = inputs + i * channels;
+    for (int i = 0; i < kInputs; ++i, input += channels) {
       // Held apart, or the compiler would read it from memory again for each of its products.
-      const Vector pixel = apart(lanes == kLanes ? load(input) : load_part(input, lanes));
+      const Vector pixel = apart(lanes.load(input));
 #pragma GCC unroll 8
       for (int v = 0; v < kWindow; ++v) {
         const int j = i - v;
@@ -663,20 +674,16 @@ inline void depthwise_columns(const DepthwiseRow& row, Index x, Index c, Index l
       }
     }
   }
-  for (int j = 0; j < kColumns; ++j) {
-    float* out = row.out + (x + j) * channels + c;
-    const Vector y = at_most(at_least(sums[j], lowest), highest);
-    if (lanes == kLanes) {
-      store(out, y);
-    } else {
-      store_part(out, y, lanes);
-    }
+  float* out = row.out + x * channels + c;
+#pragma GCC unroll 8
+  for (int j = 0; j < kColumns; ++j, out += channels) {
+    lanes.store(out, at_most(at_least(sums[j], lowest), highest));
   }
 }
 
 // Blocks of kColumns outputs from x on, then of half as many, and so on.
-template <int kWindow, int kStride, int kColumns>
-inline void depthwise_blocks(const DepthwiseRow& row, Index x, Index c, Index lanes, Vector bias) {
+template <int kWindow, int kStride, int kColumns, class Lanes>
+inline void depthwise_blocks(const DepthwiseRow& row, Index x, Index c, Lanes lanes, Vector bias) {
   for (; x + kColumns <= row.columns; x += kColumns) {
     depthwise_columns<kWindow, kStride, kColumns>(row, x, c, lanes, bias);
   }
@@ -685,10 +692,12 @@ inline void depthwise_blocks(const DepthwiseRow& row, Index x, Index c, Index la
 
 template <int kWindow, int kStride>
 void depthwise_row(const DepthwiseRow& row) {
-  for (Index c = 0; c < row.channels; c += kLanes) {
-    const Index lanes = row.channels - c < kLanes ? row.channels - c : kLanes;
-    const Vector bias = lanes == kLanes ? load(row.bias + c) : load_part(row.bias + c, lanes);
-    depthwise_blocks<kWindow, kStride, 8>(row, 0, c, lanes, bias);
+  Index c = 0;
+  for (; c + kLanes <= row.channels; c += kLanes) {
+    depthwise_blocks<kWindow, kStride, 8>(row, 0, c, WholeVector{}, load(row.bias + c));
+  }
+  if (const Index left = row.channels - c; left > 0) {
+    depthwise_blocks<kWindow, kStride, 2>(row, 0, c, PartOfVector{left}, load_part(row.bias + c, left));
   }
 }
 
