@@ -6,6 +6,7 @@ holds for a first call, with everything that the library allocates for it, its r
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ def call_bytes(contestant: str, path: Path, batch: int, threads: int) -> int:
     """
     if sys.platform != "linux":
         raise InputError("memory is measured on Linux only, where a process can ask for its peak")
-    command = [sys.executable, "-m", __name__, contestant, str(path), str(batch), str(threads)]
+    program = f"from {__name__} import main; main()"
+    command = [sys.executable, "-c", program, contestant, str(path), str(batch), str(threads)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode != 0:
         why = (child.stderr.strip().splitlines() or ["it ended without a word"])[-1]
@@ -44,6 +46,13 @@ def _status_bytes(field: str) -> int:
     raise LookupError(field)
 
 
+def _give_back_freed_memory() -> None:
+    """What loading has freed would otherwise be used again by the call, and hide its growth."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
+
+
 def _measure(contestant: str, path: Path, batch: int, threads: int) -> int:
     from pyconv.bench.contestants import CONTESTANTS
     from pyconv.bench.inputs import random_inputs
@@ -53,6 +62,7 @@ def _measure(contestant: str, path: Path, batch: int, threads: int) -> int:
     # Read, not loaded on an engine: what that frees would be used again, and not be seen to grow.
     inputs = random_inputs(reader.read(path).inputs, batch)
     runner = {**CONTESTANTS, **PEERS}[contestant].load(path, threads)
+    _give_back_freed_memory()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
     before = _status_bytes("VmRSS")
     result = runner.call(inputs)
@@ -61,5 +71,7 @@ def _measure(contestant: str, path: Path, batch: int, threads: int) -> int:
     return grown
 
 
-if __name__ == "__main__":
-    print(_measure(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+def main() -> None:
+    """The process that `call_bytes` starts: prints what it measured."""
+    contestant, path, batch, threads = sys.argv[1:]
+    print(_measure(contestant, Path(path), int(batch), int(threads)))
