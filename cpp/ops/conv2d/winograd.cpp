@@ -190,8 +190,8 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     for (std::int64_t t = first, next; t < first + tiles; t = next) {
       const std::int64_t image = t / map_tiles;
       next = std::min(first + tiles, (image + 1) * map_tiles);
-      const SourceRows rows =
-          source_rows(tile_at(t).row * tile_, std::min((tile_at(next - 1).row + 1) * tile_, map_height_));
+      // Whole tiles, where the map is cut too: what is not wanted of them is computed from real pixels.
+      const SourceRows rows = source_rows(tile_at(t).row * tile_, (tile_at(next - 1).row + 1) * tile_);
       const float* source = channels_last(x, image, rows, strip(workspace));
       for (std::int64_t i = t; i < next; ++i, input.planes += padded_in()) {
         const Tile tile = tile_at(i);
