@@ -5,11 +5,13 @@
 #include <new>
 #include <utility>
 
+#include "base/fork_safe_mutex.h"
+
 namespace pyconv {
 
 AlignedBuffer Recycler::take(std::size_t count) {
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(fork_safe_mutex());
     // The one given back last is the likeliest to be in a cache still.
     const auto found = std::find_if(kept_.rbegin(), kept_.rend(), [&](const AlignedBuffer& buffer) {
       return buffer.size() >= count && buffer.size() <= 2 * count;
@@ -25,7 +27,7 @@ AlignedBuffer Recycler::take(std::size_t count) {
 }
 
 void Recycler::give_back(AlignedBuffer buffer) noexcept {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(fork_safe_mutex());
   const std::size_t bytes = buffer.size() * sizeof(float);
   try {
     kept_.push_back(std::move(buffer));

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <deque>
-#include <mutex>
 
 #include "base/tensor.h"
 
@@ -23,7 +22,6 @@ class Recycler {
   void give_back(AlignedBuffer buffer) noexcept;
 
  private:
-  std::mutex mutex_;
   std::deque<AlignedBuffer> kept_;
   std::size_t bytes_ = 0;
 };

@@ -6,6 +6,7 @@
 
 #include "base/cpu.h"
 #include "base/errors.h"
+#include "base/fork_safe_mutex.h"
 
 namespace pyconv {
 
@@ -157,8 +158,8 @@ const std::byte* Program::address(int value, const Images& images, const Context
 void Program::run(std::span<const void* const> inputs, std::int64_t batch,
                   std::span<void* const> outputs) const {
   if (batch == 0) return;
-  std::vector<std::unique_ptr<Context>> contexts = take_contexts();
-  const std::span<const std::unique_ptr<Context>> all(contexts);
+  std::vector<Context> contexts = take_contexts();
+  const std::span<Context> all(contexts);
   if (pool_ == nullptr || batch < threads_) {
     for (std::int64_t first = 0; first < batch; first += chunk_) {
       run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, all);
@@ -180,7 +181,7 @@ void Program::run(std::span<const void* const> inputs, std::int64_t batch,
 std::vector<double> Program::time_steps(std::span<const void* const> inputs, std::int64_t batch,
                                         std::span<void* const> outputs) const {
   std::vector<double> seconds(parts_.steps.size(), 0.0);
-  std::vector<std::unique_ptr<Context>> contexts = take_contexts();
+  std::vector<Context> contexts = take_contexts();
   for (std::int64_t first = 0; first < batch; first += chunk_) {
     run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, contexts, seconds);
   }
@@ -190,10 +191,9 @@ std::vector<double> Program::time_steps(std::span<const void* const> inputs, std
 
 // Takes a few images through all steps. With one context the calling thread does it alone; with several,
 // one for each thread, the threads share every step.
-void Program::run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts,
-                        std::span<double> seconds) const {
+void Program::run_steps(const Images& images, std::span<Context> contexts, std::span<double> seconds) const {
   using Clock = std::chrono::steady_clock;
-  Context& own = *contexts[0];
+  Context& own = contexts[0];
   for (std::size_t s = 0; s < parts_.steps.size(); ++s) {
     const Step& step = parts_.steps[s];
     const Clock::time_point start = seconds.empty() ? Clock::time_point{} : Clock::now();
@@ -213,7 +213,7 @@ void Program::run_steps(const Images& images, std::span<const std::unique_ptr<Co
     } else {
       pool_->run([&](int thread) {
         const UnitRange range{units * thread / threads, units * (thread + 1) / threads};
-        step.op->run(arguments, output, range, contexts[static_cast<std::size_t>(thread)]->workspace.data());
+        step.op->run(arguments, output, range, contexts[static_cast<std::size_t>(thread)].workspace.data());
       });
     }
     if (!seconds.empty()) seconds[s] += std::chrono::duration<double>(Clock::now() - start).count();
@@ -234,27 +234,29 @@ void Program::copy_outputs(const Images& images, const Context& context) const {
   }
 }
 
-std::vector<std::unique_ptr<Program::Context>> Program::take_contexts() const {
-  std::vector<std::unique_ptr<Context>> contexts;
+std::vector<Program::Context> Program::take_contexts() const {
   {
-    const std::lock_guard lock(mutex_);
-    while (contexts.size() < static_cast<std::size_t>(threads_) && !idle_.empty()) {
-      contexts.push_back(std::move(idle_.back()));
+    const std::lock_guard lock(fork_safe_mutex());
+    if (!idle_.empty()) {
+      std::vector<Context> contexts = std::move(idle_.back());
       idle_.pop_back();
+      return contexts;
     }
   }
-  while (contexts.size() < static_cast<std::size_t>(threads_)) {
-    auto context = std::make_unique<Context>();
-    context->arena = AlignedBuffer(arena_floats_);
-    context->workspace = AlignedBuffer(workspace_floats_);
-    contexts.push_back(std::move(context));
+  std::size_t most_inputs = 0;
+  for (const Step& step : parts_.steps) most_inputs = std::max(most_inputs, step.inputs.size());
+  std::vector<Context> contexts(static_cast<std::size_t>(threads_));
+  for (Context& context : contexts) {
+    context.arena = AlignedBuffer(arena_floats_);
+    context.workspace = AlignedBuffer(workspace_floats_);
+    context.arguments.reserve(most_inputs);
   }
   return contexts;
 }
 
-void Program::give_back(std::vector<std::unique_ptr<Context>> contexts) const {
-  const std::lock_guard lock(mutex_);
-  for (auto& context : contexts) idle_.push_back(std::move(context));
+void Program::give_back(std::vector<Context> contexts) const {
+  const std::lock_guard lock(fork_safe_mutex());
+  idle_.push_back(std::move(contexts));
 }
 
 }  // namespace pyconv

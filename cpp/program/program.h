@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -96,13 +95,13 @@ class Program {
   void plan_memory();
   std::size_t place_buffers(std::int64_t images);
   // Adds each step's seconds to `seconds` where that is not empty.
-  void run_steps(const Images& images, std::span<const std::unique_ptr<Context>> contexts,
-                 std::span<double> seconds = {}) const;
+  void run_steps(const Images& images, std::span<Context> contexts, std::span<double> seconds = {}) const;
   void copy_outputs(const Images& images, const Context& context) const;
   const std::byte* address(int value, const Images& images, const Context& context) const;
 
-  std::vector<std::unique_ptr<Context>> take_contexts() const;
-  void give_back(std::vector<std::unique_ptr<Context>> contexts) const;
+  // One context for each thread.
+  std::vector<Context> take_contexts() const;
+  void give_back(std::vector<Context> contexts) const;
 
   Parts parts_;
   int threads_;
@@ -114,8 +113,9 @@ class Program {
   std::size_t arena_floats_ = 0;
   std::size_t workspace_floats_ = 0;
 
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Context>> idle_;
+  // What calls have left for later ones, under fork_safe_mutex(); moved in and out whole, so that a call
+  // allocates nothing.
+  mutable std::vector<std::vector<Context>> idle_;
 };
 
 }  // namespace pyconv

@@ -4,6 +4,8 @@
 
 #include <map>
 
+#include "base/fork_safe_mutex.h"
+
 namespace pyconv {
 
 namespace {
@@ -29,9 +31,8 @@ void wait_while_equal(const std::atomic<std::uint32_t>& value, std::uint32_t old
 }  // namespace
 
 ThreadPool& ThreadPool::of(int threads) {
-  static std::mutex mutex;
   static auto& pools = *new std::map<int, ThreadPool*>;  // never destroyed, see the header
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(fork_safe_mutex());
   ThreadPool*& pool = pools[threads];
   if (pool == nullptr) pool = new ThreadPool(threads);
   return *pool;

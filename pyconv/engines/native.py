@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 from pyconv.engines.base import (
     Array,
@@ -59,6 +61,7 @@ class NativeEngine:
         self.inputs: Sequence[TensorInfo] = self._file.inputs
         self._output_names = tuple(info.name for info in self._file.outputs)
         self._lock = threading.Lock()
+        _engines.add(self)
         self._steering: frozenset[str] = frozenset()  # inputs whose elements programs depend on
         self._variants: OrderedDict[_Key, Compiled] = OrderedDict()
         self.network = self._import_for_any_batch()
@@ -190,3 +193,16 @@ class NativeEngine:
             return info
         sizes = tuple(None if isinstance(size, Batch) else size for size in shape)
         return TensorInfo(info.name, info.dtype, sizes)
+
+
+_engines: WeakSet[NativeEngine] = WeakSet()
+
+
+def _open_locks() -> None:
+    """In a forked child nobody is left to release what another thread of its parent had locked."""
+    for engine in _engines:
+        engine._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_open_locks)
