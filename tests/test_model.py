@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,26 @@ def test_axes_of_a_layer_are_its_tensors(small_classifier: Path, tmp_path: Path)
     turned = pyconv.load(path).activations(images.astype(np.float32))["conv2d"]
     plain = pyconv.load(small_classifier).activations(images.astype(np.float32))["conv2d"]
     np.testing.assert_array_equal(turned, plain.transpose(0, 2, 1, 3))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_model_serves_many_threads_at_once(threads: int) -> None:
+    # Batches of every size, and layers whose programs are compiled meanwhile.
+    model, alone = pyconv.load("digits", threads=threads), pyconv.load("digits")
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
+    expected = alone.predict(images)
+    layers = {name: alone.activations(images, [name])[name] for name in alone.layers}
+
+    def work(worker: int) -> int:
+        wrong = 0
+        for turn in range(25):
+            first, count = (worker + turn) % 8, 1 + (7 * worker + 5 * turn) % 32
+            chosen = slice(first, first + count)
+            wrong += not np.array_equal(model.predict(images[chosen]), expected[chosen])
+            name = model.layers[(worker + turn) % len(model.layers)]
+            got = model.activations(images[chosen], [name])[name]
+            wrong += not np.array_equal(got, layers[name][chosen])
+        return wrong
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(work, range(8))) == 0

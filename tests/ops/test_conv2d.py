@@ -157,6 +157,12 @@ WINOGRAD_CASES = [
               batch=batch)
       for height, width in [(10, 10), (11, 11), (12, 12), (13, 13), (12, 22), (14, 14), (30, 31)]
       for filters in (16, 33, 65) for batch in (1, 9)),
+    # 48 tiles go together: more of them in a row, about as many in a map, and blocks that begin
+    # within a row of one image and end within another.
+    *(replace(WINOGRAD, size=(5, width), batch=1) for width in (194, 198, 241, 246, 250)),
+    *(replace(WINOGRAD, size=size) for size in [(26, 34), (30, 30), (34, 26), (42, 32), (37, 47)]),
+    *(replace(WINOGRAD, size=size, pool=(2, 2, 2, 2), activation="relu", batch=3)
+      for size in [(5, 200), (27, 35), (30, 31), (19, 51), (22, 22)]),
 ]  # fmt: skip
 
 EXACT_CASES = [

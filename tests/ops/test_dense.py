@@ -43,6 +43,20 @@ def test_dense_of_any_width(
             check("dense", [uniform(rows, ins)], attributes, isa=isa, tolerance=tolerance)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_dense_of_any_panels(
+    rows: int, isa: str, uniform: Draw, check: Check, product_tolerance: Callable[..., float]
+) -> None:
+    # One row goes over four panels at once, two rows over two: every number of panels that is left
+    # over at every level, with a narrow panel behind them, a cut one, or none.
+    for outs in [width * panels for width in (8, 16, 32) for panels in range(2, 10)]:
+        for more in (0, 1, 5):
+            for ins in (1, 7):
+                attributes = _attributes(uniform, ins, outs + more, activation="relu")
+                tolerance = product_tolerance(ins)
+                check("dense", [uniform(rows, ins)], attributes, isa=isa, tolerance=tolerance)
+
+
 @pytest.mark.parametrize("shape", [(5,), (2, 5), (2, 3, 5), (2, 0, 5), (2, 3, 4, 1, 5)])
 def test_dense_works_on_the_last_axis(
     shape: tuple[int, ...], isa: str, uniform: Draw, check: Check
