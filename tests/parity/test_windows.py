@@ -399,6 +399,8 @@ def test_pool(folder: Path, case: Pool) -> None:
     np.testing.assert_allclose(got, case.reference(), rtol=0, atol=tolerance)
     if case.window.onnxruntime_has_it and case.window.pads_are_small:
         theirs = _onnxruntime(case.model, x)
+        # The maximum of a window that lies on padding alone: the lowest number there, -inf here.
+        theirs = np.where(theirs == np.finfo(np.float32).min, -np.inf, theirs)
         np.testing.assert_allclose(got, theirs, rtol=0, atol=2 * tolerance)
 
 
