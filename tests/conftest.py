@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -16,6 +17,10 @@ from PIL import Image
 from pyconv import data
 from pyconv.data import Dataset
 from pyconv.metadata import InputContract, Layer, Metadata, OutputContract
+
+# How long a drawn case takes says nothing here: another process may have the machine.
+settings.register_profile("pyconv", deadline=None, print_blob=True)
+settings.load_profile("pyconv")
 
 _LABELS = ("left", "right", "flat")
 
