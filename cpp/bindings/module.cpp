@@ -42,8 +42,8 @@ py::dtype numpy_dtype(DType dtype) {
 }
 
 // A contiguous view of a NumPy array: the array itself where it is contiguous, else a copy. A dtype that the
-// engine lacks is refused, because a silent conversion would hide what it costs; `what` makes the text that the
-// array is called by then.
+// engine lacks is refused, because a silent conversion would hide what it costs; `what` makes the text that
+// the array is called by then.
 template <class What>
 Operand operand(const What& what, py::handle object) {
   if (!py::isinstance<py::array>(object)) {
