@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyconv.errors import ModelError, UnsupportedOperatorError
 from pyconv.graph.batch import Batch, BatchError, Dim, Shape, element_count, has_batch
 from pyconv.graph.constants import EVALUATED, Known, evaluate
-from pyconv.graph.ir import Graph, TensorType
+from pyconv.graph.ir import Graph
 from pyconv.graph.limits import Allowance, brief
 from pyconv.graph.operators import OPERATORS, Context, Unsupported, ValueNeeded
 from pyconv.graph.reader import OnnxFile, OnnxNode
@@ -154,7 +154,10 @@ def build(
     reserved = {*file.constants, *file.tensors()}
     graph = Graph(inputs=[info.name for info in file.inputs], reserved=frozenset(reserved))
     for info in file.inputs:
-        graph.types[info.name] = TensorType(shapes[info.name], info.dtype)
+        try:
+            graph.declare(info.name, shapes[info.name], info.dtype)
+        except ModelError as error:
+            raise ModelError(f"{file.path}: the input {info.name!r}: {error}") from error
     network = Network(graph, {name: Known.of(array) for name, array in file.constants.items()})
     allowance = Allowance(sum(array.nbytes for array in file.constants.values()))
     network.given.update((name, Known.of(array)) for name, array in (given or {}).items())

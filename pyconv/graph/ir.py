@@ -147,7 +147,8 @@ class Graph:
         for axis, size in enumerate(shape):
             if isinstance(size, Batch) and (axis > 0 or size.factor != 1):
                 raise BatchError(f"{value} has the shape {shape_text(shape)}")
-        if per_image(shape) > MOST_ELEMENTS:
+        # As in NumPy, an empty tensor's other axes count: its strides are numbers too.
+        if per_image([size or 1 for size in shape]) > MOST_ELEMENTS:
             raise ModelError(
                 f"a tensor of shape {shape_text(shape)} is too large; expected at most "
                 f"{MOST_ELEMENTS:,} elements an image"

@@ -9,7 +9,7 @@ import numpy as np
 from pyconv import _core
 from pyconv.engines.base import WeightStorage
 from pyconv.errors import InputError, ModelError
-from pyconv.graph.batch import Batch, Shape
+from pyconv.graph.batch import Batch, Shape, per_image
 from pyconv.graph.ir import Graph
 from pyconv.graph.limits import check_memory
 
@@ -36,6 +36,7 @@ def lower(
         ModelError: the native engine refuses a step.
     """
     check_memory("the weights of all steps", weight_bytes(graph))
+    check_memory("the tables of what goes where", table_bytes(graph))
     try:
         builder = _core.ProgramBuilder()
         ids = _add_steps(builder, graph, inputs, exact, weights)
@@ -57,6 +58,18 @@ def weight_bytes(graph: Graph) -> int:
         for array in (*graph.constants.values(), *arrays)
         if isinstance(array, np.ndarray)
     )
+
+
+_WITH_TABLES = ("pad", "patches", "reduce", "slice", "take", "transpose")
+
+
+def table_bytes(graph: Graph) -> int:
+    """Bytes of the lists of places that operators which move elements make, at most."""
+    elements = 0
+    for node in graph.nodes:
+        if node.op in _WITH_TABLES:
+            elements += max(per_image(graph.shape(name)) for name in (*node.inputs, node.output))
+    return 8 * elements
 
 
 def _add_steps(

@@ -287,6 +287,14 @@ def test_weights_that_serve_again_and_again(
         pyconv.load(path)
 
 
+def test_tables_of_what_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "memory_bytes", lambda: 2**30)
+    path = tmp_path / "tables.onnx"
+    onnx.save(_model([node("ReduceMean", ["x", "a"], ["y"])], ("n", 2**27), a=[1]), path)
+    with pytest.raises(pyconv.ModelError, match=r"tables of what goes where would take 1\.0 GiB"):
+        pyconv.load(path)
+
+
 def _external(path: Path, shape: Sequence[int], count: int = 1, **entries: str) -> Path:
     names = [f"w{i}" for i in range(count)]
     model = _model([node("Sum", ["x", *names], ["y"])], **dict.fromkeys(names, np.ones(1)))
