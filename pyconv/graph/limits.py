@@ -26,10 +26,10 @@ MOST_CALLS = 64
 MOST_ELEMENTS = 2**31
 """Elements of one tensor, for one image."""
 
-MOST_NUMBERS = 2**24
+MOST_NUMBERS = 2**22
 """Integers in the settings of one network's native operators."""
 
-MOST_PLACES = 2**21
+MOST_PLACES = 2**20
 """Places of an axis that an operator takes one by one, as Expand, Tile and Resize do."""
 
 MOST_FOLDED = 2**26

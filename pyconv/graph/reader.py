@@ -132,7 +132,7 @@ def _contents(path: Path, opset: int, model: onnx.ModelProto) -> OnnxFile:
     if graph.sparse_initializer:
         names = [item.values.name for item in graph.sparse_initializer]
         raise ModelError(f"{path}: sparse initialisers are not supported: {names}")
-    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    constants = {_name(item.name): numpy_helper.to_array(item) for item in graph.initializer}
     return OnnxFile(
         path=path,
         opset=opset,
@@ -147,11 +147,17 @@ def _node(proto: onnx.NodeProto) -> OnnxNode:
     own = proto.domain in ("", "ai.onnx")
     return OnnxNode(
         operator=proto.op_type if own else f"{proto.domain}.{proto.op_type}",
-        inputs=tuple(proto.input),
-        outputs=tuple(proto.output),
-        attributes={item.name: _attribute(item) for item in proto.attribute},
+        inputs=tuple(map(_name, proto.input)),
+        outputs=tuple(map(_name, proto.output)),
+        attributes={_name(item.name): _attribute(item) for item in proto.attribute},
         proto=proto,
     )
+
+
+def _name(name: str | bytes) -> str:
+    if isinstance(name, bytes):  # what protobuf makes of a text that is none
+        raise ValueError(f"the name {name!r} is not UTF-8")
+    return name
 
 
 def _attribute(item: onnx.AttributeProto) -> Any:
@@ -185,7 +191,7 @@ def _info(item: onnx.ValueInfoProto) -> TensorInfo:
         # Some exporters write -1 for a free axis.
         if any(size is not None and size < 0 for size in shape):
             raise ValueError(f"{item.name!r} has the shape {shape}")
-    return TensorInfo(item.name, dtype, shape)
+    return TensorInfo(_name(item.name), dtype, shape)
 
 
 def _check_opset(path: Path, model: onnx.ModelProto) -> int:

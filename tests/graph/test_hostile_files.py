@@ -199,7 +199,7 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "settings": (
         lambda: _model([node("Tile", ["x", "s"], [f"y{i}"]) for i in range(20)]
                        + [node("Sum", ["y0", "y1"], ["y"])], s=[1, 2**18]),
-        "16,777,216 settings",
+        "4,194,304 settings",
     ),
 }  # fmt: skip
 
@@ -238,6 +238,17 @@ def test_names_of_any_length_are_cut_in_messages(tmp_path: Path) -> None:
     with pytest.raises(pyconv.ModelError, match=r"Softmax 'nnn.*…'") as caught:
         pyconv.load(path)
     assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize("name", ["tensor-name", "weights"])
+def test_names_that_are_no_text(tmp_path: Path, name: str) -> None:
+    nodes = [node("Add", ["x", "weights"], ["tensor-name"]), node("Relu", ["tensor-name"], ["y"])]
+    model = _model(nodes, weights=np.ones(4, np.float32))
+    path = tmp_path / "names.onnx"
+    broken = name.encode()[:-1] + b"\xff"
+    path.write_bytes(model.SerializeToString().replace(name.encode(), broken))
+    with pytest.raises(pyconv.ModelError, match="is not UTF-8"):
+        pyconv.load(path)
 
 
 def test_names_like_those_of_the_compiler_are_the_files_own(tmp_path: Path) -> None:
