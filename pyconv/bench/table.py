@@ -57,10 +57,7 @@ def _table(report: Report) -> Table:
         f"÷ {first}: the engine's time over {first}'s, the median of pairs.",
         caption_justify="left",
     )
-    table.add_column("model")
-    for name in ("batch", "threads"):
-        table.add_column(name, justify="right")
-    table.add_column("engine")
+    _add_subject_columns(table)
     for name in ("a call", "quartiles", "images/s", "GFLOP/s", "of peak", f"÷ {first}"):
         table.add_column(name, justify="right", no_wrap=True)
     previous = ""
@@ -92,13 +89,7 @@ def _add_rows(table: Table, cell: Cell, shown_model: str) -> None:
 
 
 def _steps(cell: Cell) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title=f"{cell.subject}: native, step by step",
-        title_justify="left",
-    )
+    table = _new_table(f"{cell.subject}: native, step by step")
     for name in ("computes", "operator", "algorithm"):
         table.add_column(name)
     for name in ("a call", "share", "GFLOP/s", "of peak"):
@@ -118,21 +109,33 @@ def _steps(cell: Cell) -> Table:
     return table
 
 
-def _memory(report: Report) -> Table:
-    first = next(iter(report.cells[0].timings))
-    table = Table(
+def _new_table(title: str, caption: str | None = None) -> Table:
+    return Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
-        title="Memory that a call takes",
+        title=title,
         title_justify="left",
-        caption="how far resident memory grows during a first call, its result included.",
+        caption=caption,
         caption_justify="left",
     )
+
+
+def _add_subject_columns(table: Table) -> None:
+    """The columns that say which cell of the benchmark, and whose figures, a row is about."""
     table.add_column("model")
     for name in ("batch", "threads"):
         table.add_column(name, justify="right")
     table.add_column("engine")
+
+
+def _memory(report: Report) -> Table:
+    first = next(iter(report.cells[0].timings))
+    table = _new_table(
+        "Memory that a call takes",
+        "how far resident memory grows during a first call, its result included.",
+    )
+    _add_subject_columns(table)
     for name in ("MB", f"÷ {first}"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in report.cells:
@@ -151,19 +154,11 @@ def _memory(report: Report) -> Table:
 
 def _changes(report: Report) -> Table:
     first = next(iter(report.cells[0].timings))
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title="Beside the earlier figures",
-        title_justify="left",
-        caption="faster: the earlier median over this one; ≈ where the quartiles overlap.",
-        caption_justify="left",
+    table = _new_table(
+        "Beside the earlier figures",
+        "faster: the earlier median over this one; ≈ where the quartiles overlap.",
     )
-    table.add_column("model")
-    for name in ("batch", "threads"):
-        table.add_column(name, justify="right")
-    table.add_column("engine")
+    _add_subject_columns(table)
     for name in ("then", "now", "faster", f"÷ {first} then", "now"):
         table.add_column(name, justify="right", no_wrap=True)
     for change in report.changes:
