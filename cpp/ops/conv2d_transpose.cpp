@@ -165,7 +165,8 @@ class Conv2dTranspose final : public Operator {
       }
       // A lone pixel has no neighbour that a stride would keep away.
       const std::int64_t stride = size == 1 ? 1 : strides[i];
-      (i == 0 ? rows_ : columns_) = {size, output, kernel[axis], stride, dilations[i], pads[i]};
+      Axis& spatial = i == 0 ? rows_ : columns_;
+      spatial = {size, output, kernel[axis], stride, dilations[i], pads[i]};
     }
     if (rows_.stride > kMostPhases || columns_.stride > kMostPhases / rows_.stride / groups_) {
       throw ArgumentError(attributes.operation(), "strides",
