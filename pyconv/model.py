@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +25,11 @@ from pyconv.engines.base import (
 )
 from pyconv.errors import InputError, ModelError, unknown_name
 from pyconv.graph import reader
+from pyconv.graph.batch import Batch
 from pyconv.metadata import InputContract, Layer, Metadata, broken
 
 if TYPE_CHECKING:
+    from pyconv.graph.importer import Network
     from pyconv.summary import Summary
 
 
@@ -127,6 +129,12 @@ class Model:
         return self._engine.outputs
 
     @property
+    def main_output(self) -> str:
+        """The ONNX tensor that `predict` is about."""
+        contract = self.metadata.output
+        return contract.tensor if contract else self._engine.outputs[0].name
+
+    @property
     def labels(self) -> Sequence[str]:
         """The class names; empty where the file does not give them."""
         return self.metadata.labels
@@ -157,12 +165,19 @@ class Model:
             InputError: the images have another shape or dtype than the network takes.
         """
         inputs = self.preprocess(images)
+        return self.scores(self._engine.run(inputs, [self.main_output])[self.main_output])
+
+    def scores(self, output: Array) -> NDArray[np.float32]:
+        """What `predict` makes of the tensor `main_output`: softmax where it is still to be taken.
+
+        Args:
+            output: (n, classes) as the network puts it out; not changed.
+        """
         contract = self.metadata.output
-        name = contract.tensor if contract else self._engine.outputs[0].name
-        result: NDArray[np.float32] = self._engine.run(inputs, [name])[name]
-        if contract is not None and contract.kind == "logits":
-            result = np.exp(result - result.max(axis=-1, keepdims=True))
-            result /= result.sum(axis=-1, keepdims=True)
+        if contract is None or contract.kind != "logits":
+            return output
+        result: NDArray[np.float32] = np.exp(output - output.max(axis=-1, keepdims=True))
+        result /= result.sum(axis=-1, keepdims=True)
         return result
 
     def classify(self, images: Array, top: int = 1) -> list[list[Prediction]]:
@@ -182,7 +197,18 @@ class Model:
         """
         if not isinstance(top, int | np.integer) or top < 1:
             raise InputError(f"top: expected an integer of at least 1, got {top!r}")
-        scores = self.predict(images)
+        return self.likeliest(self.predict(images), top)
+
+    def likeliest(self, scores: Array, top: int) -> list[list[Prediction]]:
+        """What `classify` makes of the scores that `predict` gives.
+
+        Args:
+            scores: (n, classes).
+            top: how many classes an image, at least 1.
+
+        Raises:
+            ModelError: as for `classify`.
+        """
         if scores.ndim != 2:
             raise ModelError(
                 f"{self.path}: classify needs an output of shape (n, classes), "
@@ -216,9 +242,9 @@ class Model:
             InputError: a layer does not exist, or as for `predict`.
             ModelError: the file gives a layer other axes than its tensor has.
         """
-        known = {layer.name: layer for layer in self.layer_map}
+        known = self._by_name
         names = list(known) if layers is None else tensor_names(layers)
-        chosen = [known.get(name) or Layer(name, "", name, (), ()) for name in names]
+        chosen = [self.layer(name) for name in names]
         inputs = self.preprocess(images)
         try:
             arrays = self._engine.run(inputs, [layer.tensor for layer in chosen])
@@ -227,14 +253,7 @@ class Model:
                 if name not in known:
                     raise InputError(unknown_name("layer", name, known)) from None
             raise
-        for layer in chosen:
-            self._check_axes(layer, arrays[layer.tensor].ndim)
-        return {
-            layer.name: arrays[layer.tensor].transpose(layer.axes)
-            if layer.axes
-            else arrays[layer.tensor]
-            for layer in chosen
-        }
+        return {layer.name: self.keras_layout(layer, arrays[layer.tensor]) for layer in chosen}
 
     def preprocess(self, images: Array) -> dict[str, Array]:
         """The network's input for a batch of images: what `predict` hands to the engine.
@@ -311,6 +330,56 @@ class Model:
             for name in node.output
             if name and node.op_type != "Constant"
         ]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Layer]:
+        return {layer.name: layer for layer in self.layer_map}
+
+    def layer(self, name: str) -> Layer:
+        """The layer of a name; of another name, the tensor that may be called so in the graph."""
+        return self._by_name.get(name) or Layer(name, "", name, (), ())
+
+    def keras_layout(self, layer: Layer, array: Array) -> Array:
+        """A layer's output, as the graph has it, in Keras' layout: a view.
+
+        Raises:
+            ModelError: the file gives the layer other axes than its tensor has.
+        """
+        self._check_axes(layer, array.ndim)
+        return array.transpose(layer.axes) if layer.axes else array
+
+    @cached_property
+    def network(self) -> Network | None:
+        """The graph in the compiler's terms, for any batch and whichever engine runs it.
+
+        None where there is no such thing: heights and widths are free, images of a batch depend on
+        each other, or the native engine lacks an operator.
+        """
+        from pyconv.engines.native import NativeEngine
+        from pyconv.graph import importer
+        from pyconv.graph.batch import BatchError
+        from pyconv.graph.importer import ValuesNeeded
+
+        if isinstance(self._engine, NativeEngine):
+            return self._engine.network
+        try:
+            file = reader.read(self.path)
+            return importer.build(file, importer.batch_shapes(file))
+        except (BatchError, ModelError, ValuesNeeded):
+            return None
+
+    def is_row_by_row(self, tensors: Sequence[str]) -> bool:
+        """Whether each image of a batch makes a row of its own of each of these tensors.
+
+        If so, batches may be put together along axis 0 of the inputs and these tensors cut apart
+        again. False where it cannot be told.
+        """
+        network = self.network
+        if network is None:
+            return False
+        names = [*(info.name for info in self.inputs), *tensors]
+        shapes = [network.shape(name) for name in names]
+        return all(shape and shape[0] == Batch(1) for shape in shapes)
 
     def _check_axes(self, layer: Layer, rank: int | None) -> None:
         if layer.axes and rank not in (None, len(layer.axes)):

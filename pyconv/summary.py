@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyconv.engines.base import EngineName, Step
-from pyconv.errors import ModelError
-from pyconv.graph import importer, reader
-from pyconv.graph.batch import Batch, BatchError
+from pyconv.graph.batch import Batch
 from pyconv.graph.cost import Cost, split_cost
-from pyconv.graph.importer import Network, ValuesNeeded
+from pyconv.graph.importer import Network
 
 if TYPE_CHECKING:
     from pyconv.metadata import Layer
@@ -95,7 +93,7 @@ def summarize(model: Model) -> Summary:
         file whose heights and widths are free, or that the compiler does not understand) is None.
     """
     layers = model.layer_map
-    network = _network(model)
+    network = model.network
     costs = split_cost(network, [layer.tensor for layer in layers]) if network else {}
     algorithms = _algorithms(model.steps())
     rows = [
@@ -120,15 +118,6 @@ def summarize(model: Model) -> Summary:
         parameters=sum(row.parameters for row in rows),
         flops=flops,
     )
-
-
-def _network(model: Model) -> Network | None:
-    """The file in the compiler's terms, whichever engine runs it."""
-    try:
-        file = reader.read(model.path)
-        return importer.build(file, importer.batch_shapes(file))
-    except (BatchError, ModelError, ValuesNeeded):
-        return None
 
 
 _NOTHING = Cost(0, 0, frozenset())

@@ -55,28 +55,32 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
     async def Classify(self, request: pb.ClassifyRequest, context: _Context) -> pb.ClassifyResponse:
         """See the protocol."""
         async with status.aborting(context):
-            return await self._classify(request)
+            return await self._classify(request, status.deadline(context))
 
     async def ClassifyStream(
         self, requests: AsyncIterator[pb.ClassifyStreamRequest], context: _Context
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
         """See the protocol."""
-        async for item in requests:
-            try:
-                response = await self._classify(item.request)
-            except Exception as error:
-                code, message = status.status_of(error)
-                failure = pb.Error(code=code.value[0], message=message)
-                yield pb.ClassifyStreamResponse(id=item.id, error=failure)
-            else:
-                yield pb.ClassifyStreamResponse(id=item.id, response=response)
+        async with status.aborting(context):
+            with self._inference.stream():
+                async for item in requests:
+                    yield await self._stream_response(item)
+
+    async def _stream_response(self, item: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
+        try:
+            response = await self._classify(item.request, None)
+        except Exception as error:
+            told = status.status_of(error)
+            failure = pb.Error(code=told.code.value[0], message=told.message)
+            return pb.ClassifyStreamResponse(id=item.id, error=failure)
+        return pb.ClassifyStreamResponse(id=item.id, response=response)
 
     async def Activations(
         self, request: pb.ActivationsRequest, context: _Context
     ) -> pb.ActivationsResponse:
         """See the protocol."""
         async with status.aborting(context):
-            return await self._activations(request)
+            return await self._activations(request, status.deadline(context))
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: _Context
@@ -99,19 +103,27 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
         async with status.aborting(context):
             return await self._describe(request)
 
-    async def _classify(self, request: pb.ClassifyRequest) -> pb.ClassifyResponse:
+    async def _classify(
+        self, request: pb.ClassifyRequest, deadline: float | None
+    ) -> pb.ClassifyResponse:
         classified = await self._inference.classify(
-            _selection(request.model), _images(request.images), request.top_k or 1
+            _selection(request.model),
+            _images(request.images),
+            request.top_k or 1,
+            deadline=deadline,
         )
         return _classify_response(classified, request.return_inputs)
 
-    async def _activations(self, request: pb.ActivationsRequest) -> pb.ActivationsResponse:
+    async def _activations(
+        self, request: pb.ActivationsRequest, deadline: float | None
+    ) -> pb.ActivationsResponse:
         if request.format not in pb.ActivationFormat.values():
             raise InputError(f"format: expected 1 (tensor) or 2 (PNG), got {request.format}")
         activated = await self._inference.activations(
             _selection(request.model),
             _images(request.images),
             [LayerChoice(layer.name, tuple(layer.channels)) for layer in request.layers],
+            deadline=deadline,
         )
         if request.format == pb.ACTIVATION_FORMAT_PNG:
             drawn = await self._inference.heat_maps(activated, request.cell or _DEFAULT_CELL)

@@ -1,15 +1,17 @@
 """Answers requests, knowing no transport: domain objects in, domain objects out.
 
-Everything that computes runs on a bounded pool of threads, where the engines release the
-interpreter lock, so the event loop that calls these methods never waits for a network.
+This is the one place where a request becomes a run of a network. Networks run on the threads of
+the scheduler, where the engines release the interpreter lock, and pictures are decoded on a few
+more, so the event loop that calls these methods never waits for either.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -20,8 +22,9 @@ from pyconv import pictures
 from pyconv.engines.base import Array, EngineName, shape_text
 from pyconv.errors import InputError, PictureError, unknown_name
 from pyconv.model import Model, Prediction
-from pyconv.server.errors import LimitError, NotFoundError
+from pyconv.server.errors import DeadlineError, LimitError, NotFoundError
 from pyconv.server.models import Models, ServedModel
+from pyconv.server.scheduler import Lane, Scheduler, Tensors
 from pyconv.server.settings import MIB, Settings
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class Selection:
 
     name: str = ""
     engine: EngineName | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,14 @@ class Run:
         served: the model that answered.
         images: what it was given: (n, h, w, c) uint8, or the float32 that came.
         prepare_ms: wall-clock time spent on decoding and preparing pictures.
-        compute_ms: wall-clock time spent in the engine.
+        queue_ms: wall-clock time spent on waiting for a thread.
+        compute_ms: wall-clock time spent in the engine, for all requests that ran together.
     """
 
     served: ServedModel
     images: Array
     prepare_ms: float
+    queue_ms: float
     compute_ms: float
 
 
@@ -129,54 +135,90 @@ class HeatMap:
 
 
 class Inference:
-    """Answers requests on the models given, within the limits set."""
+    """Answers requests on the models given, within the limits set.
+
+    Every method that takes a `deadline`, by `time.monotonic()`, gives up a request that it finds
+    waiting after that.
+    """
 
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
         self._settings = settings
-        self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="pyconv-compute")
+        self._scheduler = Scheduler(settings.concurrency)
+        self._lanes: dict[ServedModel, Lane] = {}
+        self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="pyconv-prepare")
+        self._streams = 0
 
     def close(self) -> None:
         """Finish what is being computed and end the threads."""
         self._pool.shutdown(cancel_futures=True)
+        self._scheduler.close()
 
-    async def classify(self, selection: Selection, images: Images, top: int) -> Classified:
+    async def classify(
+        self, selection: Selection, images: Images, top: int, *, deadline: float | None = None
+    ) -> Classified:
         """The likeliest classes of each image, `top` of them.
 
         Raises:
             InputError: an image is none, or has the wrong shape or dtype.
             NotFoundError: the model or engine is not here.
             LimitError: too many images.
+            BusyError: too many requests wait for the model.
+            DeadlineError: the deadline has passed.
             ModelError: the network is no classifier.
         """
-        served = self.models.select(selection.name, selection.engine)
-        self._check_count(images)
-        return await self._compute(partial(_classify, served, images, top))
+        served = self._select(selection)
+        model = served.model
+        run, tensors = await self._run(served, images, (model.main_output,), deadline)
+        output = tensors[model.main_output]
+        predictions = await self._work(
+            output.nbytes, lambda: model.likeliest(model.scores(output), top)
+        )
+        return Classified(run, predictions)
 
     async def activations(
-        self, selection: Selection, images: Images, layers: Sequence[LayerChoice]
+        self,
+        selection: Selection,
+        images: Images,
+        layers: Sequence[LayerChoice],
+        *,
+        deadline: float | None = None,
     ) -> Activated:
         """What the chosen layers put out; all of them where none is named.
 
         Raises:
             InputError: as for `classify`, or a layer lacks a channel.
             NotFoundError: a layer, the model or the engine is not here.
-            LimitError: too many images, or an answer above the largest message.
+            LimitError: too many images or layers, or an answer above the largest message.
+            BusyError: too many requests wait for the model.
+            DeadlineError: the deadline has passed.
         """
-        served = self.models.select(selection.name, selection.engine)
-        self._check_count(images)
+        served = self._select(selection)
+        self._check_outputs(layers)
         for choice in layers:
             if choice.name not in served.layers:
                 raise NotFoundError(unknown_name("layer", choice.name, served.layers))
-        activated = await self._compute(partial(_activations, served, images, layers))
-        size_bytes = sum(layer.values.nbytes for layer in activated.layers)
-        if size_bytes > self._settings.max_message_bytes:
-            raise LimitError(
-                f"the activations asked for take {size_bytes / MIB:.1f} MiB, this server sends at "
-                f"most {self._settings.max_message_bytes / MIB:g} MiB at once; ask for fewer "
-                "images, layers or channels"
-            )
-        return activated
+        names = dict.fromkeys(choice.name for choice in layers) or dict.fromkeys(served.layers)
+        wanted = {name: served.model.layer(name) for name in names}
+        outputs = tuple(dict.fromkeys(layer.tensor for layer in wanted.values()))
+        run, tensors = await self._run(served, images, outputs, deadline)
+        values = {
+            name: served.model.keras_layout(layer, tensors[layer.tensor])
+            for name, layer in wanted.items()
+        }
+        if not layers:
+            # An ONNX file without a layer map also has tensors that belong to no image, such as the
+            # shape arithmetic around a Flatten: whoever wants one has to name it.
+            layers = [
+                LayerChoice(name)
+                for name, value in values.items()
+                if value.ndim >= 2 and len(value) == len(run.images)
+            ]
+        # Channels stand last in Keras' layout, and second in that of ONNX' own operators.
+        mapped = bool(served.model.metadata.layers)
+        chosen = [_choose(choice, values[choice.name], mapped) for choice in layers]
+        self._check_size(sum(layer.values.nbytes for layer in chosen))
+        return Activated(run, chosen)
 
     async def heat_maps(self, activated: Activated, cell: int) -> Sequence[Sequence[HeatMap]]:
         """Draw activations, `cell` pixels to a value: for each layer, one image after another.
@@ -194,7 +236,7 @@ class Inference:
                 f"{count} heat maps were asked for, this server draws at most "
                 f"{self._settings.max_heat_maps} at once; ask for fewer images, layers or channels"
             )
-        return await self._compute(
+        return await self._on_thread(
             lambda: [[_draw(*item, cell) for item in drawing] for drawing in drawings]
         )
 
@@ -204,10 +246,70 @@ class Inference:
         Raises:
             NotFoundError: the model or engine is not here.
         """
-        served = self.models.select(selection.name, selection.engine)
-        return served, await self._compute(served.model.summary)
+        served = self._select(selection)
+        return served, await self._on_thread(served.model.summary)
 
-    async def _compute(self, work: Callable[[], _T]) -> _T:
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """A stream of requests, for as long as it is open.
+
+        Raises:
+            LimitError: too many are open.
+        """
+        if self._streams >= self._settings.max_streams:
+            raise LimitError(
+                f"{self._streams} streams are open, the most that this server keeps; close some, "
+                "or send single requests"
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    def _select(self, selection: Selection) -> ServedModel:
+        return self.models.select(selection.name, selection.engine, selection.version)
+
+    def _lane(self, served: ServedModel) -> Lane:
+        lane = self._lanes.get(served)
+        if lane is None:
+            settings = self._settings
+            lane = self._scheduler.lane(
+                served, settings.max_batch, settings.max_wait_ms / 1e3, settings.max_queue
+            )
+            self._lanes[served] = lane
+        return lane
+
+    async def _run(
+        self,
+        served: ServedModel,
+        images: Images,
+        outputs: tuple[str, ...],
+        deadline: float | None,
+    ) -> tuple[Run, Tensors]:
+        """Prepare images and compute tensors for them."""
+        self._check_count(images)
+        lane = self._lane(served)
+        started = time.perf_counter()
+        with lane.place():
+            size_bytes = images.nbytes if isinstance(images, np.ndarray) else None
+            array, inputs = await self._work(
+                size_bytes, partial(_prepare, served.model, images, self._settings, deadline)
+            )
+        prepared = time.perf_counter()
+        key = (outputs,) if served.is_row_by_row(outputs) else None
+        outcome = await lane.submit(inputs, outputs, len(array), key=key, deadline=deadline)
+        prepare_ms = (prepared - started) * 1e3
+        run = Run(served, array, prepare_ms, outcome.queue_s * 1e3, outcome.compute_s * 1e3)
+        return run, outcome.tensors
+
+    async def _work(self, size_bytes: int | None, work: Callable[[], _T]) -> _T:
+        """Do something here where it is a matter of microseconds, and on a thread otherwise."""
+        if size_bytes is not None and size_bytes <= _SMALL_BYTES:
+            return work()
+        return await self._on_thread(work)
+
+    async def _on_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _check_count(self, images: Images) -> None:
@@ -220,57 +322,50 @@ class Inference:
                 f"got {count}; send them in several"
             )
 
+    def _check_outputs(self, outputs: Sequence[object]) -> None:
+        if len(outputs) > self._settings.max_outputs:
+            raise LimitError(
+                f"{len(outputs)} outputs were asked for, this server gives at most "
+                f"{self._settings.max_outputs} in one request; ask for fewer, or in several"
+            )
 
-def _classify(served: ServedModel, images: Images, top: int) -> Classified:
-    started = time.perf_counter()
-    array = _prepare(served.model, images)
-    prepared = time.perf_counter()
-    predictions = served.model.classify(array, top)
-    return Classified(_run(served, array, started, prepared), predictions)
-
-
-def _activations(served: ServedModel, images: Images, layers: Sequence[LayerChoice]) -> Activated:
-    started = time.perf_counter()
-    array = _prepare(served.model, images)
-    prepared = time.perf_counter()
-    names = list(dict.fromkeys(choice.name for choice in layers)) or None
-    values = served.model.activations(array, names)
-    run = _run(served, array, started, prepared)
-    if not layers:
-        # An ONNX file without a layer map also has tensors that belong to no image, such as the
-        # shape arithmetic around a Flatten: whoever wants one has to name it.
-        layers = [
-            LayerChoice(name)
-            for name, value in values.items()
-            if value.ndim >= 2 and len(value) == len(array)
-        ]
-    # Channels stand last in Keras' layout, and second in that of ONNX' own operators.
-    mapped = bool(served.model.metadata.layers)
-    return Activated(run, [_choose(choice, values[choice.name], mapped) for choice in layers])
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._settings.max_message_bytes:
+            raise LimitError(
+                f"the activations asked for take {size_bytes / MIB:.1f} MiB, this server sends at "
+                f"most {self._settings.max_message_bytes / MIB:g} MiB at once; ask for fewer "
+                "images, layers or channels"
+            )
 
 
-def _run(served: ServedModel, images: Array, started: float, prepared: float) -> Run:
-    done = time.perf_counter()
-    return Run(served, images, (prepared - started) * 1e3, (done - prepared) * 1e3)
+_SMALL_BYTES = 1 << 16
+"""An array up to this is prepared sooner than another thread would have begun with it."""
 
 
-def _prepare(model: Model, images: Images) -> Array:
-    """Images as the model takes them: (n, h, w, c), or as they came."""
+def _prepare(
+    model: Model, images: Images, settings: Settings, deadline: float | None
+) -> tuple[Array, Tensors]:
+    """Images as (n, h, w, c), or as they came, and the network's input."""
     if isinstance(images, np.ndarray):
+        inputs = model.preprocess(images)
         grey = images.ndim == 3 and model.input_contract and model.input_contract.channels == 1
-        return images[..., None] if grey else images
+        return (images[..., None] if grey else images), inputs
     contract = model.input_contract
     if contract is None:
         raise InputError("images: this network does not take pictures")
     prepared = []
     for number, file in enumerate(images, start=1):
+        if deadline is not None and time.monotonic() >= deadline:
+            raise DeadlineError("the deadline passed before all pictures were decoded")
         try:
-            prepared.append(pictures.prepare(file.data, contract))
+            pixels = pictures.prepare(file.data, contract, max_pixels=settings.max_pixels)
         except PictureError as error:
             name = file.name or f"picture {number} of {len(images)}"
             # What has no name there is "the picture"; here it has one.
             raise PictureError(f"{name}: {str(error).removeprefix('the picture: ')}") from error
-    return np.stack(prepared)
+        prepared.append(pixels)
+    array = np.stack(prepared)
+    return array, model.preprocess(array)
 
 
 def _choose(choice: LayerChoice, values: Array, mapped: bool) -> LayerValues:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pyconv import bundled
 from pyconv.engines.base import EngineName, WeightStorage
 from pyconv.errors import InputError
+from pyconv.pictures import MAX_PIXELS
 
 DEFAULT_PORT = 50051
 MIB = 1 << 20
@@ -22,10 +23,12 @@ class ModelSpec:
     Attributes:
         name: what requests call it.
         source: a bundled model's name, or the path of an ONNX file.
+        version: which of the model's versions it is.
     """
 
     name: str
     source: str
+    version: str = "1"
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
@@ -58,9 +61,16 @@ class Settings:
         port: the port; 0 takes a free one.
         threads: how many threads the engine may use for one call.
         weights: how the native engine keeps the weights of dense layers.
-        concurrency: how many requests are computed at the same time.
+        concurrency: how many runs of networks there are at the same time.
+        max_batch: the most images of several requests that run together; a larger request runs
+            alone.
+        max_wait_ms: how long a request waits for others to run with while a thread is free.
+        max_queue: the most requests that wait for one model on one engine.
         max_message_bytes: the largest request message, and the largest answer with activations.
         max_images: the most images in one request.
+        max_pixels: the most pixels of a picture file; a larger one is not decoded.
+        max_outputs: the most outputs or layers asked for in one request.
+        max_streams: the most streams that are open at the same time.
         max_heat_maps: the most pictures drawn for one request.
         grace_seconds: how long a stopping server waits for the requests in flight.
 
@@ -75,8 +85,14 @@ class Settings:
     threads: int = 1
     weights: WeightStorage = "float32"
     concurrency: int = os.cpu_count() or 1
+    max_batch: int = 64
+    max_wait_ms: float = 0.0
+    max_queue: int = 1024
     max_message_bytes: int = 16 * MIB
     max_images: int = 256
+    max_pixels: int = MAX_PIXELS
+    max_outputs: int = 256
+    max_streams: int = 256
     max_heat_maps: int = 1024
     grace_seconds: float = 10.0
 
@@ -96,8 +112,13 @@ class Settings:
         for name in (
             "threads",
             "concurrency",
+            "max_batch",
+            "max_queue",
             "max_message_bytes",
             "max_images",
+            "max_pixels",
+            "max_outputs",
+            "max_streams",
             "max_heat_maps",
         ):
             if getattr(self, name) < 1:
@@ -106,5 +127,6 @@ class Settings:
             raise InputError(
                 f"max_message_bytes: expected less than 2 GiB, got {self.max_message_bytes}"
             )
-        if not 0 <= self.grace_seconds < float("inf"):
-            raise InputError(f"grace_seconds: expected 0 or more, got {self.grace_seconds}")
+        for name in ("grace_seconds", "max_wait_ms"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name}: expected 0 or more, got {getattr(self, name)}")

@@ -1,42 +1,82 @@
-"""The one table from errors to gRPC's status codes."""
+"""The one table from errors to the status codes of gRPC and HTTP."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from pyconv.errors import InputError, PyconvError
-from pyconv.server.errors import LimitError, NotFoundError
+from pyconv.server.errors import (
+    BusyError,
+    DeadlineError,
+    LimitError,
+    NotFoundError,
+    NotReadyError,
+)
 
 _log = logging.getLogger("pyconv.server")
 
 # The first row that fits decides, so the special kinds stand before the general ones.
-_CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
-    (NotFoundError, grpc.StatusCode.NOT_FOUND),
-    (LimitError, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (InputError, grpc.StatusCode.INVALID_ARGUMENT),
-    (PyconvError, grpc.StatusCode.FAILED_PRECONDITION),
+_CODES: tuple[tuple[type[Exception], grpc.StatusCode, int], ...] = (
+    (NotFoundError, grpc.StatusCode.NOT_FOUND, 404),
+    (LimitError, grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
+    (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+    (DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, 504),
+    (NotReadyError, grpc.StatusCode.UNAVAILABLE, 503),
+    (InputError, grpc.StatusCode.INVALID_ARGUMENT, 400),
+    (PyconvError, grpc.StatusCode.FAILED_PRECONDITION, 422),
 )
 
 # A status travels in HTTP/2 trailers, which peers may cut off at 8 KiB; up to three bytes each.
 _MAX_MESSAGE_BYTES = 2000
 
 
-def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """The status code and the message that the caller gets for an error.
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the caller is told of an error.
+
+    Attributes:
+        code: gRPC's status.
+        http: the status of HTTP that means the same.
+        message: a sentence for people.
+        retry_after_ms: when to come again; None where coming again is of no use.
+    """
+
+    code: grpc.StatusCode
+    http: int
+    message: str
+    retry_after_ms: int | None = None
+
+
+def status_of(error: Exception) -> Status:
+    """What the caller is told of an error.
 
     An error that nobody raised on purpose is logged with its traceback, and the caller learns
     nothing of its insides.
     """
-    for kind, code in _CODES:
+    for kind, code, http in _CODES:
         if isinstance(error, kind):
-            return code, _shorten(str(error))
+            retry_after_ms = error.retry_after_ms if isinstance(error, BusyError) else None
+            return Status(code, http, _shorten(str(error)), retry_after_ms)
     _log.error("a request failed", exc_info=error)
-    return grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the details"
+    message = "the server failed on this request; its log has the details"
+    return Status(grpc.StatusCode.INTERNAL, 500, message)
+
+
+def deadline(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+    """When the caller gives up, by `time.monotonic()`; None if never."""
+    remaining = context.time_remaining()
+    # Without a deadline gRPC gives None, or what is left until the end of time.
+    return None if remaining is None or remaining > _FOREVER_S else time.monotonic() + remaining
+
+
+_FOREVER_S = 1e9
 
 
 @asynccontextmanager
@@ -47,8 +87,20 @@ async def aborting(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
     except grpc.aio.AbortError:
         raise
     except Exception as error:
-        code, message = status_of(error)
-        await context.abort(code, message)
+        await abort(context, error)
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+    """End the call with the status of an error.
+
+    A hint when to come again travels as gRPC's own `grpc-retry-pushback-ms`, which its clients
+    heed where they retry.
+    """
+    status = status_of(error)
+    trailers: tuple[tuple[str, str], ...] = ()
+    if status.retry_after_ms is not None:
+        trailers = (("grpc-retry-pushback-ms", str(status.retry_after_ms)),)
+    await context.abort(status.code, status.message, trailers)
 
 
 def _shorten(message: str) -> str:

@@ -10,10 +10,9 @@ import pytest
 
 import pyconv
 from pyconv.client import Client, Images, Picture
-from pyconv.engines.base import Array
 from pyconv.errors import InputError, ModelError, PictureError, ServerError
-from pyconv.model import Model, Prediction
 from pyconv.server.background import BackgroundServer
+from pyconv.server.models import ServedModel
 from pyconv.server.settings import ModelSpec, Settings
 
 
@@ -253,11 +252,10 @@ def test_server_of_another_kind_is_told_apart(address: str, client: Client) -> N
 def test_answer_that_takes_too_long(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
 
-    def slow(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
+    def slow(served: ServedModel, inputs: object, outputs: object) -> None:
         assert answered.wait(10)
-        return []
 
-    monkeypatch.setattr(Model, "classify", slow)
+    monkeypatch.setattr(ServedModel, "run", slow)
     try:
         with Client(address, timeout=0.2) as client, pytest.raises(ServerError) as caught:
             client.classify(np.zeros((1, 6, 8), np.uint8), model="small")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from pyconv.client import Client
-from pyconv.engines.base import Array
 from pyconv.errors import ModelError, PyconvError, ServerError
-from pyconv.model import Model, Prediction
 from pyconv.server.background import BackgroundServer
+from pyconv.server.models import ServedModel
+from pyconv.server.scheduler import Tensors
 from pyconv.server.settings import ModelSpec, Settings
 from pyconv.v1 import classifier_pb2 as pb
 from pyconv.v1 import classifier_pb2_grpc
@@ -92,19 +92,19 @@ def test_nothing_of_a_background_server_remains(one: Settings) -> None:
 
 
 class _Gate:
-    """Holds every classification until it is opened."""
+    """Holds every run until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered = threading.Event()
         self.open = threading.Event()
-        real = Model.classify
+        real = ServedModel.run
 
-        def gated(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
+        def gated(served: ServedModel, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
             self.entered.set()
             assert self.open.wait(20)
-            return real(model, images, top)
+            return real(served, inputs, outputs)
 
-        monkeypatch.setattr(Model, "classify", gated)
+        monkeypatch.setattr(ServedModel, "run", gated)
 
 
 def _outcome(client: Client, outcomes: list[object]) -> None:
@@ -166,17 +166,17 @@ def _wait_until_refused(client: Client) -> None:
 
 # -- The process -----------------------------------------------------------------------------------
 
-# `pyconv serve`, whose every classification takes a second.
+# `pyconv serve`, whose every run takes a second.
 _SLOW_SERVER = """
 import argparse, sys, time
 from pyconv.cli import serve
-from pyconv.model import Model
-real = Model.classify
-def slow(model, images, top=1):
+from pyconv.server.models import ServedModel
+real = ServedModel.run
+def slow(served, inputs, outputs):
     print("computing", flush=True)
     time.sleep(1)
-    return real(model, images, top)
-Model.classify = slow
+    return real(served, inputs, outputs)
+ServedModel.run = slow
 parser = argparse.ArgumentParser()
 serve.configure(parser)
 sys.exit(serve.run(parser.parse_args(sys.argv[1:])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 import pyconv
 from pyconv.client import Client
 from pyconv.engines.base import Array
-from pyconv.model import Model
+from pyconv.server.models import ServedModel
+from pyconv.server.scheduler import Tensors
 from pyconv.server.settings import Settings
 from pyconv.v1 import classifier_pb2 as pb
 from pyconv.v1 import classifier_pb2_grpc
@@ -211,11 +212,11 @@ def test_a_method_that_does_not_exist_is_unimplemented(channel: grpc.Channel) ->
 def test_a_fault_of_the_servers_is_internal_and_tells_nothing(
     stub: _Stub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(model: Model, images: Array, top: int = 1) -> None:
+    def broken(served: ServedModel, inputs: Tensors, outputs: Sequence[str]) -> None:
         raise RuntimeError("a secret path")
 
     request = pb.ClassifyRequest(model=_SMALL, images=_GOOD)
-    monkeypatch.setattr(Model, "classify", broken)
+    monkeypatch.setattr(ServedModel, "run", broken)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Classify(request, timeout=5)
     assert caught.value.code() is grpc.StatusCode.INTERNAL

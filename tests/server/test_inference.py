@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -15,11 +17,13 @@ from PIL import Image
 import pyconv
 from pyconv.engines.base import Array, EngineName
 from pyconv.errors import InputError, ModelError, PictureError
-from pyconv.model import Model, Prediction
-from pyconv.server.errors import LimitError, NotFoundError
-from pyconv.server.inference import Inference, LayerChoice, PictureFile, Selection
-from pyconv.server.models import Models
+from pyconv.server.errors import BusyError, DeadlineError, LimitError, NotFoundError
+from pyconv.server.inference import Classified, Inference, LayerChoice, PictureFile, Selection
+from pyconv.server.models import Models, ServedModel
+from pyconv.server.scheduler import Tensors
 from pyconv.server.settings import Settings
+
+Asked: TypeAlias = "asyncio.Task[Classified]"
 
 _SMALL = Selection("small")
 
@@ -194,72 +198,243 @@ async def test_too_many_heat_maps_are_refused(inference: Inference) -> None:
         await inference.heat_maps(activated, 8)
 
 
+class _Gate:
+    """Holds every run of a network until it is opened; tells how many images each was of."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runs: list[int] = []
+        self.threads: list[int] = []
+        self.most = 0
+        self._open = threading.Event()
+        self._lock = threading.Lock()
+        self._running = 0
+        real = ServedModel.run
+
+        def gated(served: ServedModel, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            with self._lock:
+                self.runs.append(len(inputs["pixels"]))
+                self.threads.append(threading.get_ident())
+                self._running += 1
+                self.most = max(self.most, self._running)
+            assert self._open.wait(20)
+            with self._lock:
+                self._running -= 1
+            return real(served, inputs, outputs)
+
+        monkeypatch.setattr(ServedModel, "run", gated)
+
+    async def entered(self, times: int) -> None:
+        while len(self.runs) < times:
+            await asyncio.sleep(0.001)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gate]:
+    gate = _Gate(monkeypatch)
+    yield gate
+    gate.open()
+
+
+@contextmanager
+def _limited(settings: Settings, **limits: float) -> Iterator[Inference]:
+    models = Models.load(settings.models[:1], settings.engines, settings.threads)
+    inference = Inference(models, replace(settings, **{"concurrency": 1, **limits}))  # type: ignore[arg-type]
+    try:
+        yield inference
+    finally:
+        inference.close()
+
+
+def _ask(inference: Inference, images: Array, deadline: float | None = None) -> Asked:
+    return asyncio.create_task(inference.classify(_SMALL, images, 3, deadline=deadline))
+
+
 async def test_computing_does_not_block_the_event_loop(
-    inference: Inference, images: Array, monkeypatch: pytest.MonkeyPatch
+    inference: Inference, images: Array, gate: _Gate
 ) -> None:
-    release = threading.Event()
-    computed_in: list[int] = []
-
-    def slow(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
-        computed_in.append(threading.get_ident())
-        assert release.wait(10)
-        return []
-
-    monkeypatch.setattr(Model, "classify", slow)
-    answer = asyncio.create_task(inference.classify(_SMALL, images, 1))
-    while not computed_in:
-        await asyncio.sleep(0.001)
-    before = time.monotonic()
+    answer = _ask(inference, images)
+    await gate.entered(1)
     await asyncio.sleep(0.01)  # the loop is free while the network computes
-    assert time.monotonic() - before < 5
     assert not answer.done()
-    release.set()
-    assert (await answer).predictions == []
-    assert computed_in != [threading.get_ident()]
+    gate.open()
+    assert len((await answer).predictions) == 5
+    assert gate.threads != [threading.get_ident()]
 
 
 async def test_no_more_is_computed_at_once_than_the_settings_say(
-    inference: Inference, images: Array, monkeypatch: pytest.MonkeyPatch
+    inference: Inference, gate: _Gate
 ) -> None:
-    running, most = 0, 0
-    lock = threading.Lock()
-
-    def slow(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.02)
-        with lock:
-            running -= 1
-        return []
-
-    monkeypatch.setattr(Model, "classify", slow)
-    await asyncio.gather(*(inference.classify(_SMALL, images, 1) for _ in range(8)))
-    assert most == 2
+    images = np.zeros((40, 6, 8), np.uint8)  # two of them are above the largest batch
+    asked = [_ask(inference, images) for _ in range(8)]
+    await gate.entered(2)
+    await asyncio.sleep(0.02)
+    assert gate.most == 2
+    gate.open()
+    await asyncio.gather(*asked)
+    assert (gate.most, gate.runs) == (2, [40] * 8)
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_is_not_computed(
-    inference: Inference, images: Array, monkeypatch: pytest.MonkeyPatch
+    inference: Inference, images: Array, gate: _Gate
 ) -> None:
-    release = threading.Event()
-    computed: list[int] = []
-
-    def slow(model: Model, images: Array, top: int = 1) -> list[list[Prediction]]:
-        computed.append(len(images))
-        assert release.wait(10)
-        return []
-
-    monkeypatch.setattr(Model, "classify", slow)
     # Two requests occupy both threads; the third waits for one.
-    busy = [asyncio.create_task(inference.classify(_SMALL, images, 1)) for _ in range(2)]
-    while len(computed) < 2:
-        await asyncio.sleep(0.001)
-    waiting = asyncio.create_task(inference.classify(_SMALL, images[:1], 1))
+    busy = [_ask(inference, images)]
+    await gate.entered(1)
+    busy.append(_ask(inference, images))
+    await gate.entered(2)
+    waiting = _ask(inference, images[:1])
     await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.wait([waiting])
-    release.set()
+    gate.open()
     await asyncio.gather(*busy)
     await inference.classify(_SMALL, images[:3], 1)
-    assert computed == [5, 5, 3]
+    assert gate.runs == [5, 5, 3]
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+async def test_requests_that_arrive_together_run_together_and_get_their_own_answers(
+    inference: Inference, gate: _Gate, engine: EngineName
+) -> None:
+    random = np.random.default_rng(8)
+    batches = [random.integers(0, 256, (n, 6, 8), np.uint8) for n in (1, 3, 2, 5)]
+    selection = Selection("small", engine)
+    asked = [asyncio.create_task(inference.classify(selection, batch, 3)) for batch in batches]
+    await gate.entered(1)
+    gate.open()
+    answers = await asyncio.gather(*asked)
+    assert gate.runs == [11]
+    model = inference.models.select("small", engine).model
+    for batch, answer in zip(batches, answers, strict=True):
+        expected = model.classify(batch, top=3)
+        assert [[item.label for item in row] for row in answer.predictions] == [
+            [item.label for item in row] for row in expected
+        ]
+        np.testing.assert_allclose(
+            [[item.probability for item in row] for row in answer.predictions],
+            [[item.probability for item in row] for row in expected],
+            rtol=1e-5,
+        )
+
+
+async def test_requests_for_different_outputs_do_not_run_together(
+    inference: Inference, images: Array, gate: _Gate
+) -> None:
+    layers = [LayerChoice("conv2d")]
+    asked = [inference.classify(_SMALL, images, 1), inference.activations(_SMALL, images, layers)]
+    answers = asyncio.gather(*asked)
+    await gate.entered(2)
+    gate.open()
+    await answers
+    assert gate.runs == [5, 5]
+
+
+async def test_a_batch_is_no_larger_than_the_settings_say(
+    settings: Settings, images: Array, gate: _Gate
+) -> None:
+    with _limited(settings, max_batch=12) as inference:
+        first = _ask(inference, images)
+        await gate.entered(1)
+        later = [_ask(inference, images) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        gate.open()
+        await asyncio.gather(first, *later)
+    assert gate.runs == [5, 10, 10, 5]
+
+
+async def test_a_request_waits_for_company_as_long_as_the_settings_say(
+    settings: Settings, images: Array, gate: _Gate
+) -> None:
+    gate.open()
+    with _limited(settings, max_wait_ms=300) as inference:
+        started = time.monotonic()
+        first = _ask(inference, images)
+        await asyncio.sleep(0.05)
+        await asyncio.gather(first, _ask(inference, images))
+        assert time.monotonic() - started >= 0.3
+    assert gate.runs == [10]
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
+    settings: Settings, images: Array, gate: _Gate
+) -> None:
+    with _limited(settings, max_queue=2) as inference:
+        busy = [_ask(inference, images)]
+        await gate.entered(1)
+        busy += [_ask(inference, images) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(BusyError, match="2 requests wait for this model already") as caught:
+            await inference.classify(_SMALL, images, 1)
+        assert caught.value.retry_after_ms >= 1
+        gate.open()
+        await asyncio.gather(*busy)
+        await inference.classify(_SMALL, images, 1)
+
+
+async def test_a_request_whose_deadline_passes_while_it_waits_is_not_computed(
+    settings: Settings, images: Array, gate: _Gate
+) -> None:
+    with _limited(settings) as inference:
+        first = _ask(inference, images)
+        await gate.entered(1)
+        late = _ask(inference, images, deadline=time.monotonic() + 0.01)
+        await asyncio.sleep(0.03)
+        gate.open()
+        await first
+        with pytest.raises(DeadlineError, match=r"the deadline passed after 0\.\d+ s in"):
+            await late
+    assert gate.runs == [5]
+
+
+async def test_pictures_are_not_decoded_after_the_deadline(
+    inference: Inference, make_png: Callable[..., bytes]
+) -> None:
+    files = [PictureFile(make_png())]
+    with pytest.raises(DeadlineError, match="before all pictures were decoded"):
+        await inference.classify(_SMALL, files, 1, deadline=time.monotonic())
+
+
+async def test_a_fault_of_one_request_is_not_the_others(
+    inference: Inference, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ServedModel.run
+
+    def picky(served: ServedModel, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        if np.isnan(inputs["pixels"]).any():
+            raise RuntimeError("not a number")
+        return real(served, inputs, outputs)
+
+    monkeypatch.setattr(ServedModel, "run", picky)
+    good = images.astype(np.float32)
+    answers = await asyncio.gather(
+        *(_ask(inference, batch) for batch in (good, good * np.float32("nan"), good)),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers] == [Classified, RuntimeError, Classified]
+
+
+async def test_pixels_of_a_picture_are_limited(
+    settings: Settings, make_png: Callable[..., bytes]
+) -> None:
+    with _limited(settings, max_pixels=100) as inference:
+        await inference.classify(_SMALL, [PictureFile(make_png(height=10, width=10))], 1)
+        with pytest.raises(PictureError, match="too large"):
+            await inference.classify(_SMALL, [PictureFile(make_png(height=10, width=11))], 1)
+
+
+async def test_outputs_of_a_request_are_limited(settings: Settings, images: Array) -> None:
+    refused = pytest.raises(LimitError, match="3 outputs were asked for, this server gives at most")
+    with _limited(settings, max_outputs=2) as inference, refused:
+        await inference.activations(_SMALL, images, [LayerChoice("dense")] * 3)
+
+
+def test_open_streams_are_limited(settings: Settings) -> None:
+    with _limited(settings, max_streams=1) as inference:
+        refused = pytest.raises(LimitError, match="1 streams are open")
+        with inference.stream(), refused, inference.stream():
+            pass
+        with inference.stream():
+            pass

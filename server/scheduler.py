@@ -1,0 +1,335 @@
+"""Decides which requests run when, and which of them together.
+
+A `Lane` is the queue in front of one network on one engine. The scheduler has a number of threads,
+which all lanes share. While one of them is free, what comes runs at once; what comes while all
+are busy waits, and the thread that is free next takes as much of it together as the lane allows. So
+requests share a run exactly where there are more of them than threads, and one that is alone never
+waits for company, unless the lane is told to wait for it.
+
+Everything but the runs themselves happens on the event loop, and needs no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from pyconv.engines.base import Array
+from pyconv.server.errors import BusyError, DeadlineError
+
+Tensors: TypeAlias = Mapping[str, Array]
+
+
+class Runner(Protocol):
+    """What a lane is in front of."""
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """Compute the tensors of these names from inputs by name; the threads come here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request.
+
+    Attributes:
+        tensors: the outputs, those of this request alone.
+        queue_s: how long it waited for a thread.
+        compute_s: how long the run took that it was part of.
+        batch: how many images that run was of, all requests together.
+    """
+
+    tensors: Tensors
+    queue_s: float
+    compute_s: float
+    batch: int
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    key: Hashable  # jobs of the same key may run together; None: alone
+    inputs: Tensors
+    outputs: Sequence[str]
+    images: int
+    deadline: float | None
+    future: asyncio.Future[Outcome]
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    lane: Lane
+    jobs: list[_Job]
+    images: int
+    started: float = 0.0
+    ended: float = 0.0
+    results: Sequence[Tensors | Exception] = ()
+
+
+Observer: TypeAlias = Callable[["Lane", int, int, float], None]
+"""Told of every run: the lane, how many requests and images it was of, its seconds."""
+
+
+class Lane:
+    """The queue in front of one network on one engine. Made by `Scheduler.lane`.
+
+    Attributes:
+        runner: the network on its engine.
+        max_batch: how many images run together, at most; a larger request runs alone.
+        max_wait_s: how long a request waits for others while a thread is free.
+        max_queue: how many requests may wait; the next one is refused.
+        waiting: how many do.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        max_batch: int,
+        max_wait_s: float,
+        max_queue: int,
+    ) -> None:
+        self.runner = runner
+        self.max_batch = max_batch
+        self.max_wait_s = max_wait_s
+        self.max_queue = max_queue
+        self.waiting = 0
+        self._scheduler = scheduler
+        self._jobs: deque[_Job] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._job_s = 0.0  # what one request takes of a thread, on the average
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue, for a request that has work to be done before it can be run.
+
+        Raises:
+            BusyError: the queue is full.
+        """
+        self._refuse_if_full()
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    async def submit(
+        self,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        images: int,
+        *,
+        key: Hashable = None,
+        deadline: float | None = None,
+    ) -> Outcome:
+        """Run the network, perhaps together with other requests.
+
+        Args:
+            inputs: its inputs by name.
+            outputs: the tensors wanted.
+            images: how many images these are, which is the size of axis 0 of every input and
+                output where there is a key.
+            key: requests of the same key may run together, their arrays behind each other along
+                axis 0; one whose key is None runs alone.
+            deadline: by `time.monotonic()`, when the caller has no use for the answer any more.
+
+        Raises:
+            BusyError: the queue is full.
+            DeadlineError: the deadline passed before the run began.
+            Exception: whatever the run raised.
+        """
+        self._refuse_if_full()
+        loop = asyncio.get_running_loop()
+        job = _Job(key, inputs, outputs, images, deadline, loop.create_future())
+        self._jobs.append(job)
+        self.waiting += 1
+        self._scheduler.wake(loop)
+        return await job.future
+
+    def next_batch(self, now: float) -> _Batch | None:
+        """What may run now; jobs that nobody waits for any more are dropped on the way."""
+        jobs: list[_Job] = []
+        images = 0
+        later: list[_Job] = []
+        while self._jobs and images < self.max_batch:
+            job = self._jobs.popleft()
+            if self._dropped(job, now):
+                continue
+            if not jobs:
+                jobs.append(job)
+                images = job.images
+                if job.key is None:
+                    break
+            elif job.key == jobs[0].key and images + job.images <= self.max_batch:
+                jobs.append(job)
+                images += job.images
+            else:
+                later.append(job)
+        self._jobs.extendleft(reversed(later))
+        if not jobs:
+            return None
+        first = jobs[0]
+        patience = self.max_wait_s - (now - first.since)
+        if first.key is not None and images < self.max_batch and patience > 0:
+            self._jobs.extendleft(reversed(jobs))
+            self._wait_for_company(first.future.get_loop(), patience)
+            return None
+        self.waiting -= len(jobs)
+        return _Batch(self, jobs, images)
+
+    def note(self, batch: _Batch) -> None:
+        """Learn from a run what a request takes."""
+        took = (batch.ended - batch.started) / len(batch.jobs)
+        self._job_s = took if not self._job_s else 0.9 * self._job_s + 0.1 * took
+
+    def _dropped(self, job: _Job, now: float) -> bool:
+        if job.future.done():  # cancelled: the caller is gone
+            self.waiting -= 1
+            return True
+        if job.deadline is not None and now >= job.deadline:
+            self.waiting -= 1
+            job.future.set_exception(
+                DeadlineError(f"the deadline passed after {now - job.since:.3f} s in the queue")
+            )
+            return True
+        return False
+
+    def _wait_for_company(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_later(seconds, self._scheduler.wake, loop)
+
+    def _refuse_if_full(self) -> None:
+        if self.waiting < self.max_queue:
+            return
+        wait_ms = max(1, round(self._job_s * self.waiting / self._scheduler.threads * 1000))
+        raise BusyError(
+            f"{self.waiting} requests wait for this model already, the most that this server "
+            f"queues; come again in {wait_ms} ms",
+            wait_ms,
+        )
+
+
+class Scheduler:
+    """Runs what its lanes hold on threads of its own.
+
+    Args:
+        threads: how many runs there are at the same time.
+        observe: told of every run.
+    """
+
+    def __init__(self, threads: int, observe: Observer = lambda *_: None) -> None:
+        self.threads = threads
+        self._observe = observe
+        self._free = threads
+        self._work: SimpleQueue[_Batch | None] = SimpleQueue()
+        self._lanes: deque[Lane] = deque()  # the one whose turn it is stands first
+        self._woken: asyncio.AbstractEventLoop | None = None
+        self._threads = [
+            threading.Thread(target=self._run_batches, name=f"pyconv-run-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def lane(self, runner: Runner, max_batch: int, max_wait_s: float, max_queue: int) -> Lane:
+        """A queue for one network on one engine; the arguments are `Lane`'s attributes."""
+        lane = Lane(self, runner, max_batch, max_wait_s, max_queue)
+        self._lanes.append(lane)
+        return lane
+
+    def remove(self, lane: Lane) -> None:
+        """Forget a lane that nothing is submitted to any more and in which nothing waits."""
+        self._lanes.remove(lane)
+
+    def close(self) -> None:
+        """Finish the runs under way and end the threads."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for work, once everything that the event loop has at hand has been queued."""
+        if self._woken is not loop:
+            self._woken = loop
+            loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._woken = None
+        now = time.monotonic()
+        idle = 0  # lanes in a row that had nothing; they take turns
+        while self._free and idle < len(self._lanes):
+            lane = self._lanes[0]
+            self._lanes.rotate(-1)
+            batch = lane.next_batch(now)
+            if batch is None:
+                idle += 1
+                continue
+            idle = 0
+            self._free -= 1
+            self._work.put(batch)
+
+    def _run_batches(self) -> None:
+        while (batch := self._work.get()) is not None:
+            batch.started = time.monotonic()
+            batch.results = _results(batch)
+            batch.ended = time.monotonic()
+            # The loop is closed where a server was torn down without waiting for its requests.
+            try:
+                batch.jobs[0].future.get_loop().call_soon_threadsafe(self._deliver, batch)
+            except RuntimeError:
+                self._free += 1
+            del batch
+
+    def _deliver(self, batch: _Batch) -> None:
+        self._free += 1
+        batch.lane.note(batch)
+        took = batch.ended - batch.started
+        for job, result in zip(batch.jobs, batch.results, strict=True):
+            if job.future.done():
+                continue
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                outcome = Outcome(result, batch.started - job.since, took, batch.images)
+                job.future.set_result(outcome)
+        self._observe(batch.lane, len(batch.jobs), batch.images, took)
+        self._dispatch()
+
+
+def _results(batch: _Batch) -> Sequence[Tensors | Exception]:
+    """For each job its tensors, or what went wrong."""
+    jobs = batch.jobs
+    if len(jobs) == 1:
+        return [_run_alone(batch.lane, jobs[0])]
+    try:
+        merged = {
+            name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs
+        }
+        tensors = batch.lane.runner.run(merged, jobs[0].outputs)
+    except Exception:
+        # Perhaps one of them is at fault; the others shall not suffer from it.
+        return [_run_alone(batch.lane, job) for job in jobs]
+    results: list[Tensors | Exception] = []
+    start = 0
+    for job in jobs:
+        end = start + job.images
+        results.append({name: array[start:end] for name, array in tensors.items()})
+        start = end
+    return results
+
+
+def _run_alone(lane: Lane, job: _Job) -> Tensors | Exception:
+    try:
+        return lane.runner.run(job.inputs, job.outputs)
+    except Exception as error:
+        return error
