@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     __version__: str
     from pyconv import data as data
     from pyconv.client import Client as Client
+    from pyconv.credentials import Credentials as Credentials
     from pyconv.errors import DataError as DataError
     from pyconv.errors import ExportError as ExportError
     from pyconv.errors import InputError as InputError
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "pyconv.client": ["Client"],
+    "pyconv.credentials": ["Credentials"],
     "pyconv.errors": [
         "DataError",
         "ExportError",

@@ -14,6 +14,8 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from pyconv.channel import open_channel
+from pyconv.credentials import Credentials
 from pyconv.engines.base import Array, EngineName
 from pyconv.errors import InputError, ModelError, PictureError, PyconvError, ServerError
 from pyconv.model import Prediction
@@ -155,9 +157,16 @@ class Client:
         address: `HOST:PORT`.
         timeout: seconds to wait for an answer. A stream has no limit: its pictures may come as
             slowly as they like.
+        credentials: TLS and an API token; neither if None.
+
+    Raises:
+        InputError: the address or the timeout makes no sense, or a file of the credentials cannot
+            be read.
     """
 
-    def __init__(self, address: str, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self, address: str, *, timeout: float = 30.0, credentials: Credentials | None = None
+    ) -> None:
         if not address.strip():
             raise InputError(
                 f"address: expected HOST:PORT, such as 127.0.0.1:50051, got {address!r}"
@@ -166,9 +175,10 @@ class Client:
             raise InputError(f"timeout: expected more than 0 seconds, got {timeout}")
         self.address = address
         self.timeout = timeout
-        self._channel = grpc.insecure_channel(
+        self._channel = open_channel(
             address,
-            options=[
+            credentials or Credentials(),
+            [
                 # The server's limits count, and its errors say what they are.
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_receive_message_length", -1),

@@ -23,6 +23,7 @@ COMMANDS = (
     "classify",
     "activations",
     "serve",
+    "load-test",
     "bench",
     "summary",
     "explain",
@@ -31,7 +32,8 @@ COMMANDS = (
     "quantize",
     "data",
 )
-"""In the order in which `pyconv --help` lists them; `pyconv.cli.NAME` is the module of each."""
+"""In the order in which `pyconv --help` lists them; `pyconv.cli.NAME` is the module of each,
+with _ for -."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = import_module(f"pyconv.cli.{name}")
+        module = import_module(f"pyconv.cli.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
         module.configure(command)
         command.set_defaults(run=module.run)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyconv.client import Client
+    from pyconv.credentials import Credentials
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --server, --model, --engine and --timeout."""
+    """Add --server, --model, --engine and --timeout, and those of `add_credentials`."""
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
@@ -36,6 +38,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds to wait for the server's answer (default: 60)",
     )
+    add_credentials(parser)
+
+
+def add_credentials(parser: argparse.ArgumentParser) -> None:
+    """Add --tls, --tls-ca, --tls-certificate, --tls-key and --token-file."""
+    group = parser.add_argument_group("TLS and API token")
+    group.add_argument(
+        "--tls", action="store_true", help="talk TLS, and trust whom this system trusts"
+    )
+    group.add_argument(
+        "--tls-ca", type=Path, metavar="FILE", help="talk TLS, and trust these certificates (PEM)"
+    )
+    group.add_argument(
+        "--tls-certificate",
+        type=Path,
+        metavar="FILE",
+        help="show this certificate (PEM), where the server wants to know its clients",
+    )
+    group.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="the private key of --tls-certificate (PEM)"
+    )
+    group.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="send the API token in this file"
+    )
+
+
+def credentials(args: argparse.Namespace) -> Credentials:
+    """What the flags of `add_credentials` say.
+
+    Raises:
+        InputError: flags that do not go together, or a file without a token.
+    """
+    from pyconv.credentials import Credentials, read_token
+
+    return Credentials(
+        tls=args.tls,
+        ca=args.tls_ca,
+        certificate=args.tls_certificate,
+        key=args.tls_key,
+        token=read_token(args.token_file) if args.token_file else "",
+    )
 
 
 @contextmanager
@@ -52,7 +95,7 @@ def connect(args: argparse.Namespace) -> Iterator[tuple[Client, str]]:
     from pyconv.client import Client
 
     if args.server is not None:
-        with Client(args.server, timeout=args.timeout) as client:
+        with Client(args.server, timeout=args.timeout, credentials=credentials(args)) as client:
             yield client, args.model or ""
         return
 
