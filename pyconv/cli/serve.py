@@ -2,97 +2,164 @@
 
 Speaks pyconv.v1.Classifier, the standard health service and server reflection. Prints the address
 once it answers. SIGTERM or Ctrl-C stops it when the requests in flight are finished.
+
+Every setting may be a variable of the environment or stand in a TOML file too. A flag counts before
+the variable, the variable before the file. --print-config shows what came out and from where, in
+the names that the variables (PYCONV_SERVE_MAX_QUEUE=64) and the file (max_queue = 64) use.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-
-from pyconv.errors import InputError
+import math
+from pathlib import Path
 
 HELP = "serve models over gRPC"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
+    """Add the command's arguments: the `dest` of each is the setting's name."""
+    # What is not given is left out, so that the environment and the file are heard.
+    parser.argument_default = argparse.SUPPRESS
+    models = parser.add_argument_group("models")
+    models.add_argument(
         "--model",
+        dest="models",
         action="append",
         metavar="MODEL",
         help="a bundled model's name, an .onnx file, or NAME=FILE to choose its name; may be "
         "given several times (default: every bundled model)",
     )
-    parser.add_argument(
+    models.add_argument(
         "--engine",
-        choices=("native", "onnxruntime", "both"),
-        default="native",
+        dest="engines",
+        type=_engines,
+        metavar="{native,onnxruntime,both}",
         help="what runs the models; with both, a request may choose, and gets native if it does "
         "not (default: native)",
     )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="the address to listen on; 0.0.0.0 lets other machines in, without any "
-        "authentication (default: 127.0.0.1)",
-    )
-    parser.add_argument(
-        "--port",
-        type=int,
-        default=50051,
-        metavar="N",
-        help="the port; 0 takes a free one (default: 50051)",
-    )
-    parser.add_argument(
+    models.add_argument(
         "--threads",
         type=int,
-        default=1,
         metavar="N",
         help="threads that the engine may use for one call (default: 1)",
     )
-    parser.add_argument(
+    models.add_argument(
         "--weights",
         choices=("float32", "bfloat16", "int8"),
-        default="float32",
         help="how the native engine keeps the weights of dense layers: bfloat16 and int8 take a "
         "half and a quarter of the memory and answer sooner, a little less exactly "
         "(default: float32)",
     )
-    parser.add_argument(
+    network = parser.add_argument_group("where it listens")
+    network.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        help="the address to listen on; 0.0.0.0 lets other machines in, without any "
+        "authentication (default: 127.0.0.1)",
+    )
+    network.add_argument(
+        "--port", type=int, metavar="N", help="the port; 0 takes a free one (default: 50051)"
+    )
+    batching = parser.add_argument_group("batching")
+    batching.add_argument(
         "--concurrency",
         type=int,
         metavar="N",
-        help="requests computed at the same time (default: one a core)",
+        help="runs of networks at the same time (default: one a core)",
     )
-    parser.add_argument(
-        "--max-message",
+    batching.add_argument(
+        "--max-batch",
+        type=int,
+        metavar="N",
+        help="the most images of several requests that run together (default: 64)",
+    )
+    batching.add_argument(
+        "--max-wait",
+        dest="max_wait_ms",
         type=float,
-        default=16,
+        metavar="MS",
+        help="how long a request waits for others to run with while a thread is free, in "
+        "milliseconds (default: 0)",
+    )
+    batching.add_argument(
+        "--max-queue",
+        type=int,
+        metavar="N",
+        help="the most requests that wait for one model; more are refused at once (default: 1024)",
+    )
+    limits = parser.add_argument_group("limits of a request")
+    limits.add_argument(
+        "--max-message",
+        dest="max_message_bytes",
+        type=_mebibytes,
         metavar="MIB",
         help="the largest request, and the largest answer with activations, in MiB (default: 16)",
     )
-    parser.add_argument(
+    limits.add_argument(
         "--max-images",
         type=int,
-        default=256,
         metavar="N",
         help="the most images in one request (default: 256)",
     )
-    parser.add_argument(
+    limits.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="the most pixels of a picture file; a larger one is not decoded (default: 64,000,000)",
+    )
+    limits.add_argument(
+        "--max-outputs",
+        type=int,
+        metavar="N",
+        help="the most outputs or layers asked for in one request (default: 256)",
+    )
+    limits.add_argument(
+        "--max-heat-maps",
+        type=int,
+        metavar="N",
+        help="the most pictures drawn for one request (default: 1024)",
+    )
+    limits.add_argument(
+        "--max-streams",
+        type=int,
+        metavar="N",
+        help="the most streams open at the same time (default: 256)",
+    )
+    operation = parser.add_argument_group("operation")
+    operation.add_argument(
         "--grace",
+        dest="grace_seconds",
         type=float,
-        default=10,
         metavar="S",
         help="seconds that a stopping server waits for the requests in flight (default: 10)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the address and the models as one line of JSON"
+    operation.add_argument(
+        "--config",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a TOML file with settings (default: that of PYCONV_SERVE_CONFIG, or none)",
+    )
+    operation.add_argument(
+        "--print-config",
+        action="store_true",
+        default=False,
+        help="print the settings and where each came from, as a TOML file, and end",
+    )
+    operation.add_argument(
+        "--json",
+        action="store_true",
+        default=False,
+        help="print the address and the models as one line of JSON",
     )
     parser.epilog = """examples:
   pyconv serve
   pyconv serve --model fashion --engine both --port 0
   pyconv serve --model shoes=runs/7/model.onnx --engine onnxruntime
+  pyconv serve --config serve.toml --print-config
+  PYCONV_SERVE_MODELS=fashion,digits PYCONV_SERVE_PORT=9000 pyconv serve
   grpcurl -plaintext 127.0.0.1:50051 pyconv.v1.Classifier/ListModels
 
 exit status: 0 after SIGTERM or Ctrl-C, 1 if the server cannot start"""
@@ -102,27 +169,18 @@ def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     import asyncio
     import logging
-    import os
 
-    from pyconv import bundled
     from pyconv.server.app import Server, serve
-    from pyconv.server.settings import MIB, ModelSpec, Settings
+    from pyconv.server.configuration import gather, setting_names
 
-    if not 0 < args.max_message < float("inf"):
-        raise InputError(f"--max-message: expected more than 0 MiB, got {args.max_message}")
+    given = vars(args)
+    flags = {name: given[name] for name in setting_names() if name in given}
+    configuration = gather(flags, args.config)
+    if args.print_config:
+        print(configuration.to_toml(), end="")
+        return 0
+    settings = configuration.settings
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = Settings(
-        models=[ModelSpec.parse(model) for model in args.model or bundled.names()],
-        engines=["native", "onnxruntime"] if args.engine == "both" else [args.engine],
-        host=args.host,
-        port=args.port,
-        threads=args.threads,
-        weights=args.weights,
-        concurrency=args.concurrency if args.concurrency is not None else os.cpu_count() or 1,
-        max_message_bytes=int(args.max_message * MIB),
-        max_images=args.max_images,
-        grace_seconds=args.grace,
-    )
 
     def tell(server: Server) -> None:
         names = [spec.name for spec in settings.models]
@@ -138,3 +196,21 @@ def run(args: argparse.Namespace) -> int:
 
     asyncio.run(serve(settings, tell))
     return 0
+
+
+def _engines(text: str) -> list[str]:
+    engines = {"native": ["native"], "onnxruntime": ["onnxruntime"]}
+    engines["both"] = ["native", "onnxruntime"]
+    if text not in engines:
+        raise argparse.ArgumentTypeError(f"expected native, onnxruntime or both, got {text!r}")
+    return engines[text]
+
+
+def _mebibytes(text: str) -> int:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected more than 0 MiB, got {text}")
+    return int(value * (1 << 20))

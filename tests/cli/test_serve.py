@@ -54,9 +54,6 @@ def test_serve_on_a_port_that_is_taken(
         (["--model", "=x"], "expected NAME=PATH"),
         (["--model", "x=a.onnx", "--model", "x=b.onnx"], "the name 'x' is given twice"),
         (["--model", "a.onnx", "--port", "70000"], "port: expected 0 to 65535"),
-        (["--model", "a.onnx", "--max-message", "0"], "--max-message: expected more than 0"),
-        (["--model", "a.onnx", "--max-message", "nan"], "--max-message: expected more than 0"),
-        (["--model", "a.onnx", "--max-message", "inf"], "--max-message: expected more than 0"),
         (["--model", "a.onnx", "--concurrency", "0"], "concurrency: expected at least 1"),
     ],
 )
@@ -65,3 +62,39 @@ def test_serve_that_cannot_start(
 ) -> None:
     assert main(["serve", *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-message", "0"], "--max-message: expected more than 0 MiB, got 0"),
+        (["--max-message", "nan"], "--max-message: expected more than 0 MiB, got nan"),
+        (["--max-message", "inf"], "--max-message: expected more than 0 MiB, got inf"),
+        (["--max-message", "big"], "--max-message: expected more than 0 MiB, got big"),
+        (["--engine", "tensorrt"], "--engine: expected native, onnxruntime or both"),
+    ],
+)
+def test_serve_with_a_flag_that_makes_no_sense(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", *flags])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_print_config_says_what_came_from_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text("max_batch = 8", encoding="utf-8")
+    monkeypatch.setenv("PYCONV_SERVE_MAX_QUEUE", "9")
+    flags = ["--config", str(file), "--port", "0", "--max-message", "1.5", "--engine", "both"]
+    assert main(["serve", *flags, "--print-config"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"max_batch = 8 # {file}" in lines
+    assert "max_queue = 9 # PYCONV_SERVE_MAX_QUEUE" in lines
+    assert "port = 0 # flag" in lines
+    assert "max_message_bytes = 1572864 # flag" in lines
+    assert 'engines = ["native", "onnxruntime"] # flag' in lines
+    assert 'models = ["digits", "fashion"] # default' in lines

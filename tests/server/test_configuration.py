@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import string
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyconv.cli import build_parser
+from pyconv.errors import InputError
+from pyconv.server.configuration import gather
+from pyconv.server.settings import ModelSpec, Settings
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "serve.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    found = gather({}, environ={"PATH": "/bin", "PYCONV_ISA": "avx2"})
+    assert [spec.name for spec in found.settings.models] == ["digits", "fashion"]
+    assert found.settings == Settings(models=found.settings.models)
+    assert set(found.origins.values()) == {"default"}
+
+
+def test_a_flag_counts_before_the_environment_before_the_file(tmp_path: Path) -> None:
+    file = _write(tmp_path, "port = 1\nmax_queue = 1\nmax_images = 1\n")
+    environ = {"PYCONV_SERVE_PORT": "2", "PYCONV_SERVE_MAX_QUEUE": "2"}
+    found = gather({"port": 3}, file, environ)
+    taken = found.settings
+    assert (taken.port, taken.max_queue, taken.max_images) == (3, 2, 1)
+    assert found.origins["port"] == "flag"
+    assert found.origins["max_queue"] == "PYCONV_SERVE_MAX_QUEUE"
+    assert found.origins["max_images"] == str(file)
+
+
+def test_lists_stand_in_variables_with_commas_and_in_files_as_lists(tmp_path: Path) -> None:
+    environ = {"PYCONV_SERVE_ENGINES": "onnxruntime, native", "PYCONV_SERVE_MODELS": "a=x,b=y"}
+    found = gather({}, environ=environ).settings
+    assert found.engines == ["onnxruntime", "native"]
+    assert found.models == [ModelSpec("a", "x"), ModelSpec("b", "y")]
+    file = _write(tmp_path, 'models = ["a=x", "b=y"]\nengines = ["onnxruntime", "native"]')
+    assert gather({}, file, {}).settings == found
+
+
+def test_a_variable_names_the_file(tmp_path: Path) -> None:
+    file = _write(tmp_path, "max_batch = 3")
+    found = gather({}, environ={"PYCONV_SERVE_CONFIG": str(file)})
+    assert found.settings.max_batch == 3
+    assert found.file == file
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "there is no setting 'prot'; did you mean 'port'"),
+        ("[limits]\nmax_images = 1", "there is no setting 'limits'"),
+        ('port = "high"', r"port \(.*serve.toml\): expected a valid integer.*got 'high'"),
+        ("port = 70000", "port: expected 0 to 65535"),
+        ('engines = ["natve"]', "engines.*: expected 'native' or 'onnxruntime', got 'natve'"),
+        ("models = []", "models: expected at least one"),
+        ("port =", "not a TOML file"),
+    ],
+)
+def test_file_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        gather({}, _write(tmp_path, text), {})
+
+
+def test_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        gather({}, tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PYCONV_SERVE_MAX_IMAGE", "1", "no setting 'max_image'; did you mean 'max_images'"),
+        ("PYCONV_SERVE_PORT", "x", r"port \(PYCONV_SERVE_PORT\): expected a valid integer"),
+        ("pyconv_serve_port", "1", "a variable is PYCONV_SERVE_ and the name in capitals"),
+    ],
+)
+def test_variable_that_is_wrong(name: str, value: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        gather({}, environ={name: value})
+
+
+_names = st.text(string.ascii_letters, min_size=1, max_size=5)
+_paths = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="=,\x7f"), min_size=1
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(
+    models=st.dictionaries(_names, _paths, min_size=1, max_size=3),
+    max_wait_ms=st.floats(0, 1e6),
+    max_queue=st.integers(1, 1 << 60),
+)
+def test_what_is_printed_reads_back_the_same(
+    tmp_path: Path, models: dict[str, str], max_wait_ms: float, max_queue: int
+) -> None:
+    flags = {
+        "models": [f"{name}={path}" for name, path in models.items()],
+        "max_wait_ms": max_wait_ms,
+        "max_queue": max_queue,
+        "engines": ["native", "onnxruntime"],
+    }
+    first = gather(flags, environ={})
+    printed = first.to_toml()
+    tomllib.loads(printed)
+    assert gather({}, _write(tmp_path, printed), {}).settings == first.settings
+
+
+def test_every_setting_has_a_flag_with_its_default() -> None:
+    """And no flag is without its setting, but for those that are about settings."""
+    commands = next(
+        action
+        for action in build_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    actions = {action.dest: action for action in commands.choices["serve"]._actions}
+    for name in ("help", "json", "config", "print_config"):
+        del actions[name]
+    assert set(actions) == {field.name for field in dataclasses.fields(Settings)}
+    for field in dataclasses.fields(Settings):
+        said = (actions[field.name].help or "").rpartition("(default: ")[2].rstrip(")")
+        unsure = {"models", "engines", "concurrency", "max_message_bytes"}
+        if field.name not in unsure:
+            default = field.default
+            same = said == default if isinstance(default, str) else _number(said) == default
+            assert same, (field.name, said, default)
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
