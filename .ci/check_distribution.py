@@ -20,6 +20,9 @@ WHEEL_NEEDS = (
     r"pyconv/v1/classifier_pb2\.py",
     r"pyconv/v1/classifier_pb2\.pyi",
     r"pyconv/v1/classifier_pb2_grpc\.py",
+    r"pyconv/v2/open_inference_pb2\.py",
+    r"pyconv/v2/open_inference_pb2\.pyi",
+    r"pyconv/v2/open_inference_pb2_grpc\.py",
     r"pyconv-[^/]*\.dist-info/licenses/LICENSE",
 )
 WHEEL_HOLDS_ONLY = r"pyconv/|pyconv-[^/]*\.dist-info/"
@@ -29,6 +32,7 @@ SDIST_NEEDS = (
     r"README\.md",
     r"cpp/kernels/kernels\.cpp",
     r"proto/pyconv/v1/classifier\.proto",
+    r"proto/pyconv/v2/open_inference\.proto",
     r"pyconv/__init__\.py",
     r"server/__init__\.py",
     r"tests/test_package\.py",

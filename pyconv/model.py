@@ -335,6 +335,12 @@ class Model:
     def _by_name(self) -> Mapping[str, Layer]:
         return {layer.name: layer for layer in self.layer_map}
 
+    @cached_property
+    def tensors(self) -> Sequence[str]:
+        """The ONNX tensors that the graph computes, in the file's order."""
+        graph = reader.parse(self.path).graph
+        return [name for node in graph.node for name in node.output if name]
+
     def layer(self, name: str) -> Layer:
         """The layer of a name; of another name, the tensor that may be called so in the graph."""
         return self._by_name.get(name) or Layer(name, "", name, (), ())

@@ -15,10 +15,14 @@ from pyconv.server.classifier import Classifier
 from pyconv.server.health import Health
 from pyconv.server.inference import Inference
 from pyconv.server.models import Models
+from pyconv.server.open_inference import OpenInference
+from pyconv.server.repository import Repository
 from pyconv.server.settings import Settings
 from pyconv.v1 import classifier_pb2, classifier_pb2_grpc
+from pyconv.v2 import open_inference_pb2, open_inference_pb2_grpc
 
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -29,10 +33,11 @@ class Server:
         address: `HOST:PORT`, with the port that was taken where the settings say 0.
     """
 
-    def __init__(self, settings: Settings, inference: Inference) -> None:
+    def __init__(self, settings: Settings, inference: Inference, repository: Repository) -> None:
         self._settings = settings
         self._inference = inference
-        self._health = Health([CLASSIFIER])
+        self._repository = repository
+        self._health = Health([CLASSIFIER, OPEN_INFERENCE])
         self._server = grpc.aio.server(
             options=[
                 # A second server on a port that is taken shall fail, not share its requests.
@@ -42,9 +47,12 @@ class Server:
             ]
         )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), self._server)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            OpenInference(inference, repository), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            [CLASSIFIER, HEALTH, reflection.SERVICE_NAME], self._server
+            [CLASSIFIER, OPEN_INFERENCE, HEALTH, reflection.SERVICE_NAME], self._server
         )
         self.address = self._listen()
 
@@ -56,14 +64,22 @@ class Server:
             ModelError: a model cannot be loaded.
             ServerError: the address cannot be listened on.
         """
-        models = Models.load(settings.models, settings.engines, settings.threads, settings.weights)
-        server = cls(settings, Inference(models, settings))
-        await server._server.start()
+        inference = Inference(Models(), settings)
+        repository = Repository(inference, settings)
+        try:
+            await repository.start()
+            server = cls(settings, inference, repository)
+            await server._server.start()
+        except BaseException:
+            await repository.close()
+            inference.close()
+            raise
         return server
 
     async def stop(self) -> None:
         """Refuse new requests, finish those in flight within the grace period, and end."""
         self._health.stop()
+        await self._repository.close()
         await self._server.stop(self._settings.grace_seconds)
         self._inference.close()
 

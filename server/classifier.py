@@ -12,17 +12,18 @@ from pyconv.engines.base import TensorInfo
 from pyconv.errors import InputError
 from pyconv.metadata import InputContract, OutputKind, PictureStyle
 from pyconv.server import status
-from pyconv.server.inference import (
+from pyconv.server.inference import Inference
+from pyconv.server.requests import (
     Classified,
     HeatMap,
     Images,
-    Inference,
     LayerChoice,
     LayerValues,
     PictureFile,
     Run,
     Selection,
 )
+from pyconv.server.streams import in_order
 from pyconv.v1 import classifier_pb2 as pb
 from pyconv.v1 import classifier_pb2_grpc
 from pyconv.wire import engine_from_wire, engine_to_wire, tensor_from_wire, tensor_to_wire
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 _DEFAULT_CELL = 8
+
+_STREAM_DEPTH = 64
+"""How many requests of one stream are under way at the same time."""
 
 _PICTURE_STYLES: dict[PictureStyle, pb.PictureStyle] = {
     "mnist": pb.PICTURE_STYLE_MNIST,
@@ -63,8 +67,8 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
         """See the protocol."""
         async with status.aborting(context):
             with self._inference.stream():
-                async for item in requests:
-                    yield await self._stream_response(item)
+                async for response in in_order(requests, self._stream_response, _STREAM_DEPTH):
+                    yield response
 
     async def _stream_response(self, item: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
         try:

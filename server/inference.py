@@ -12,126 +12,39 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from pyconv import pictures
-from pyconv.engines.base import Array, EngineName, shape_text
+from pyconv.engines.base import Array, check_inputs, shape_text
 from pyconv.errors import InputError, PictureError, unknown_name
-from pyconv.model import Model, Prediction
+from pyconv.metadata import Layer
+from pyconv.model import Model
 from pyconv.server.errors import DeadlineError, LimitError, NotFoundError
 from pyconv.server.models import Models, ServedModel
-from pyconv.server.scheduler import Lane, Scheduler, Tensors
+from pyconv.server.requests import (
+    Activated,
+    Classified,
+    HeatMap,
+    Images,
+    Inferred,
+    LayerChoice,
+    LayerValues,
+    OutputChoice,
+    Run,
+    Selection,
+    TensorRequest,
+)
+from pyconv.server.scheduler import Lane, Runner, Scheduler, Tensors
 from pyconv.server.settings import MIB, Settings
+from pyconv.server.statistics import Measured
 
 if TYPE_CHECKING:
     from pyconv.summary import Summary
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A picture file: its bytes, and what an error shall call it (nothing if empty)."""
-
-    data: bytes
-    name: str = ""
-
-
-Images: TypeAlias = Sequence[PictureFile] | Array
-"""Picture files, or prepared images (n, h, w) or (n, h, w, c) in uint8 or float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which model, on which engine; empty and None leave the choice to the server."""
-
-    name: str = ""
-    engine: EngineName | None = None
-    version: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerChoice:
-    """A layer, and which of its channels in which order; all of them where empty."""
-
-    name: str
-    channels: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What every computed answer tells about how it came to be.
-
-    Attributes:
-        served: the model that answered.
-        images: what it was given: (n, h, w, c) uint8, or the float32 that came.
-        prepare_ms: wall-clock time spent on decoding and preparing pictures.
-        queue_ms: wall-clock time spent on waiting for a thread.
-        compute_ms: wall-clock time spent in the engine, for all requests that ran together.
-    """
-
-    served: ServedModel
-    images: Array
-    prepare_ms: float
-    queue_ms: float
-    compute_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Classified:
-    """The answer to `Inference.classify`: the likeliest classes of each image."""
-
-    run: Run
-    predictions: Sequence[Sequence[Prediction]]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerValues:
-    """Chosen channels of one layer.
-
-    Attributes:
-        name: the layer.
-        channels: which channels, in the order in which they stand in `values`; empty where the
-            tensor has fewer than two axes.
-        channel_axis: the axis of `values` that holds them.
-        values: float32; (n, h, w, channels) or (n, channels) where the file has a layer map.
-    """
-
-    name: str
-    channels: Sequence[int]
-    channel_axis: int
-    values: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Activated:
-    """The answer to `Inference.activations`."""
-
-    run: Run
-    layers: Sequence[LayerValues]
-
-
-@dataclass(frozen=True, slots=True)
-class HeatMap:
-    """Values as a picture.
-
-    Attributes:
-        image: the image's place in the request.
-        channel: the channel; None where all units of a layer are shown, row by row.
-        png: a PNG file.
-        low: the value drawn darkest.
-        high: the value drawn brightest.
-    """
-
-    image: int
-    channel: int | None
-    png: bytes
-    low: float
-    high: float
 
 
 class Inference:
@@ -144,7 +57,7 @@ class Inference:
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
         self._settings = settings
-        self._scheduler = Scheduler(settings.concurrency)
+        self._scheduler = Scheduler(settings.concurrency, _note_run)
         self._lanes: dict[ServedModel, Lane] = {}
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="pyconv-prepare")
         self._streams = 0
@@ -169,12 +82,13 @@ class Inference:
         """
         served = self._select(selection)
         model = served.model
-        run, tensors = await self._run(served, images, (model.main_output,), deadline)
-        output = tensors[model.main_output]
-        predictions = await self._work(
-            output.nbytes, lambda: model.likeliest(model.scores(output), top)
-        )
-        return Classified(run, predictions)
+        with served.statistics.request() as request:
+            run, tensors = await self._run(served, images, (model.main_output,), deadline, request)
+            output = tensors[model.main_output]
+            predictions = await self._work(
+                output.nbytes, lambda: model.likeliest(model.scores(output), top)
+            )
+            return Classified(run, predictions)
 
     async def activations(
         self,
@@ -201,7 +115,8 @@ class Inference:
         names = dict.fromkeys(choice.name for choice in layers) or dict.fromkeys(served.layers)
         wanted = {name: served.model.layer(name) for name in names}
         outputs = tuple(dict.fromkeys(layer.tensor for layer in wanted.values()))
-        run, tensors = await self._run(served, images, outputs, deadline)
+        with served.statistics.request() as request:
+            run, tensors = await self._run(served, images, outputs, deadline, request)
         values = {
             name: served.model.keras_layout(layer, tensors[layer.tensor])
             for name, layer in wanted.items()
@@ -219,6 +134,37 @@ class Inference:
         chosen = [_choose(choice, values[choice.name], mapped) for choice in layers]
         self._check_size(sum(layer.values.nbytes for layer in chosen))
         return Activated(run, chosen)
+
+    async def infer(self, request: TensorRequest, *, deadline: float | None = None) -> Inferred:
+        """Compute tensors from tensors.
+
+        Raises:
+            InputError: an input is missing, unknown or of the wrong shape or dtype, or classes are
+                asked of an output that is no row of scores.
+            NotFoundError: an output, the model, its version or the engine is not here.
+            LimitError: too many images or outputs, or an answer above the largest message.
+            BusyError: too many requests wait for the model.
+            DeadlineError: the deadline has passed.
+        """
+        served = self._select(request.selection)
+        self._check_outputs(request.outputs)
+        choices = request.outputs or [OutputChoice(info.name) for info in served.model.outputs]
+        layers = [served.output(choice.name) for choice in choices]
+        check_inputs(served.model.inputs, request.inputs)
+        with served.statistics.request() as measure:
+            images, rows = self._batch(served, request.inputs)
+            tensors = tuple(dict.fromkeys(layer.tensor for layer in layers))
+            key = tensors if rows and served.is_row_by_row(tensors) else None
+            outcome = await self._lane(served).submit(
+                request.inputs, tensors, images, key=key, deadline=deadline
+            )
+            measure.ran(images, outcome)
+            outputs = [
+                (choice.name, _wanted(served, choice, layer, outcome.tensors[layer.tensor]))
+                for choice, layer in zip(choices, layers, strict=True)
+            ]
+            self._check_size(sum(array.nbytes for _, array in outputs))
+            return Inferred(served, outputs)
 
     async def heat_maps(self, activated: Activated, cell: int) -> Sequence[Sequence[HeatMap]]:
         """Draw activations, `cell` pixels to a value: for each layer, one image after another.
@@ -249,6 +195,12 @@ class Inference:
         served = self._select(selection)
         return served, await self._on_thread(served.model.summary)
 
+    def retire(self, served: ServedModel) -> None:
+        """Finish what was asked of a model that no request finds any more."""
+        lane = self._lanes.pop(served, None)
+        if lane is not None:
+            self._scheduler.remove(lane)
+
     @contextmanager
     def stream(self) -> Iterator[None]:
         """A stream of requests, for as long as it is open.
@@ -273,10 +225,10 @@ class Inference:
     def _lane(self, served: ServedModel) -> Lane:
         lane = self._lanes.get(served)
         if lane is None:
-            settings = self._settings
-            lane = self._scheduler.lane(
-                served, settings.max_batch, settings.max_wait_ms / 1e3, settings.max_queue
-            )
+            settings, spec = self._settings, served.spec
+            max_batch = settings.max_batch if spec.max_batch is None else spec.max_batch
+            wait_ms = settings.max_wait_ms if spec.max_wait_ms is None else spec.max_wait_ms
+            lane = self._scheduler.lane(served, max_batch, wait_ms / 1e3, settings.max_queue)
             self._lanes[served] = lane
         return lane
 
@@ -286,6 +238,7 @@ class Inference:
         images: Images,
         outputs: tuple[str, ...],
         deadline: float | None,
+        request: Measured,
     ) -> tuple[Run, Tensors]:
         """Prepare images and compute tensors for them."""
         self._check_count(images)
@@ -297,8 +250,10 @@ class Inference:
                 size_bytes, partial(_prepare, served.model, images, self._settings, deadline)
             )
         prepared = time.perf_counter()
-        key = (outputs,) if served.is_row_by_row(outputs) else None
+        key = outputs if served.is_row_by_row(outputs) else None
         outcome = await lane.submit(inputs, outputs, len(array), key=key, deadline=deadline)
+        request.prepared(prepared - started)
+        request.ran(len(array), outcome)
         prepare_ms = (prepared - started) * 1e3
         run = Run(served, array, prepare_ms, outcome.queue_s * 1e3, outcome.compute_s * 1e3)
         return run, outcome.tensors
@@ -312,8 +267,21 @@ class Inference:
     async def _on_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    def _batch(self, served: ServedModel, inputs: Tensors) -> tuple[int, bool]:
+        """How many images these inputs are, and whether each of them has as many."""
+        counts = {
+            len(inputs[info.name])
+            for info in served.model.inputs
+            if info.shape and info.shape[0] is None
+        }
+        for count in counts:
+            self._check_images(count)
+        return max(counts, default=1), len(counts) == 1
+
     def _check_count(self, images: Images) -> None:
-        count = len(images) if not isinstance(images, np.ndarray) or images.ndim else 0
+        self._check_images(len(images) if not isinstance(images, np.ndarray) or images.ndim else 0)
+
+    def _check_images(self, count: int) -> None:
         if count == 0:
             raise InputError("images: expected at least one, got none")
         if count > self._settings.max_images:
@@ -332,10 +300,15 @@ class Inference:
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._settings.max_message_bytes:
             raise LimitError(
-                f"the activations asked for take {size_bytes / MIB:.1f} MiB, this server sends at "
+                f"what was asked for takes {size_bytes / MIB:.1f} MiB, this server sends at "
                 f"most {self._settings.max_message_bytes / MIB:g} MiB at once; ask for fewer "
                 "images, layers or channels"
             )
+
+
+def _note_run(runner: Runner, images: int, seconds: float) -> None:
+    if isinstance(runner, ServedModel):
+        runner.statistics.note_run(images, seconds)
 
 
 _SMALL_BYTES = 1 << 16
@@ -366,6 +339,25 @@ def _prepare(
         prepared.append(pixels)
     array = np.stack(prepared)
     return array, model.preprocess(array)
+
+
+def _wanted(served: ServedModel, choice: OutputChoice, layer: Layer, array: Array) -> Array:
+    """An output as it was asked for: the numbers in their layout, or the likeliest classes."""
+    array = served.model.keras_layout(layer, array)
+    if not choice.classes:
+        return array
+    if choice.classes < 0 or array.ndim != 2:
+        raise InputError(
+            f"output {choice.name!r}: classes can be named, 1 or more, where an output's shape is "
+            f"(n, classes); got {choice.classes} for {shape_text(array.shape)}"
+        )
+    labels = served.model.labels if len(served.model.labels) == array.shape[1] else ()
+    order = np.argsort(-array, axis=1, kind="stable")[:, : choice.classes]
+    named = np.empty(order.shape, object)
+    for place, index in np.ndenumerate(order):
+        label = f":{labels[int(index)]}" if labels else ""
+        named[place] = f"{array[place[0], index]:f}:{index}{label}"
+    return named
 
 
 def _choose(choice: LayerChoice, values: Array, mapped: bool) -> LayerValues:

@@ -7,42 +7,89 @@ from functools import lru_cache
 
 import numpy as np
 
-from pyconv.engines.base import Array, EngineName, WeightStorage
-from pyconv.errors import InputError, unknown_name
+from pyconv.engines.base import Array, EngineName, TensorInfo, WeightStorage
+from pyconv.errors import InputError, ModelError, unknown_name
+from pyconv.graph.batch import Batch
+from pyconv.metadata import Layer
 from pyconv.model import Model, load
 from pyconv.server.errors import NotFoundError
 from pyconv.server.settings import ModelSpec
+from pyconv.server.statistics import Statistics
 
 
 class ServedModel:
     """One version of a network on one engine, under the name that requests use.
 
     Attributes:
+        spec: what it was loaded from.
         name: what requests call it.
         version: which of the versions under that name it is.
         model: the network.
+        statistics: what this version has done, on all its engines together.
         layers: the names that `model.activations` takes, read from the file once.
     """
 
-    def __init__(self, spec: ModelSpec, model: Model) -> None:
+    def __init__(self, spec: ModelSpec, model: Model, statistics: Statistics) -> None:
+        self.spec = spec
         self.name = spec.name
         self.version = spec.version
         self.model = model
+        self.statistics = statistics
         self.layers: Sequence[str] = tuple(model.layers)
         self.is_row_by_row = lru_cache(maxsize=256)(model.is_row_by_row)
         """`Model.is_row_by_row` of a tuple of tensors, which is asked for at every request."""
+        # An output goes by its own name even where a layer is called the same.
+        self._own = {info.name: Layer(info.name, "", info.name, (), ()) for info in model.outputs}
+        self._tensors = frozenset(model.tensors)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Mapping[str, Array]:
         """Compute tensors; the scheduler's threads come here."""
         return self.model.run(inputs, outputs)
 
+    def output(self, name: str) -> Layer:
+        """What a request may call by this name: an output of the graph, a layer, or any tensor.
+
+        Raises:
+            NotFoundError: nothing in the graph is called so.
+        """
+        if name in self._own:
+            return self._own[name]
+        layer = self.model.layer(name)
+        if layer.operator or name in self._tensors:
+            return layer
+        known = dict.fromkeys([*self._own, *self.layers])
+        raise NotFoundError(unknown_name(f"output of model {self.name!r}", name, known))
+
+    def describe(self, name: str) -> TensorInfo:
+        """An output's dtype and shape, as far as they are known before anything has run."""
+        for info in self.model.outputs:
+            if info.name == name:
+                return info
+        layer = self.output(name)
+        network = self.model.network
+        if network is None or network.shape(layer.tensor) is None:
+            shape = (None, *layer.shape) if layer.shape else None
+            return TensorInfo(name, "float32", shape)
+        sizes = network.shape(layer.tensor) or ()
+        shape = tuple(None if isinstance(size, Batch) else size for size in sizes)
+        if layer.axes:
+            shape = tuple(shape[axis] for axis in layer.axes)
+        return TensorInfo(name, network.dtype(layer.tensor), shape)
+
     def warm_up(self) -> None:
-        """Do what the first request would wait for; nothing is run that does not take images."""
+        """Do what the first request would wait for; nothing is run that does not take images.
+
+        Raises:
+            ModelError: the network cannot be run, or what comes of it are no numbers.
+        """
         self.is_row_by_row((self.model.main_output,))
         contract = self.model.input_contract
         if contract is not None:
             shape = (1, contract.height, contract.width, contract.channels)
-            self.model.predict(np.zeros(shape, np.float32))
+            if not np.isfinite(self.model.predict(np.zeros(shape, np.float32))).all():
+                raise ModelError(
+                    f"{self.model.path}: for an image of zeros, the network's output is not finite"
+                )
 
 
 class Models:
@@ -50,7 +97,8 @@ class Models:
 
     def __init__(self, served: Sequence[ServedModel] = ()) -> None:
         self._models: dict[str, dict[str, list[ServedModel]]] = {}
-        self.put(served)
+        for name in dict.fromkeys(item.name for item in served):
+            self.replace(name, [item for item in served if item.name == name])
 
     @classmethod
     def load(
@@ -71,7 +119,8 @@ class Models:
         Raises:
             ModelError: a file is missing or broken, or an engine lacks one of its operators.
         """
-        return cls([_load(spec, engine, threads, weights) for spec in specs for engine in engines])
+        loaded = [load_served(spec, engines, threads, weights) for spec in specs]
+        return cls([served for of_spec in loaded for served in of_spec])
 
     @property
     def names(self) -> Sequence[str]:
@@ -91,10 +140,25 @@ class Models:
         *_, latest = self._versions(name).values()
         return [served.model.engine for served in latest]
 
-    def put(self, served: Sequence[ServedModel]) -> None:
-        """Take in models; the last one of a name is what requests without a version get."""
+    def all(self, name: str) -> Sequence[ServedModel]:
+        """Every version of a model on every engine; none where there is no such model."""
+        return [item for of_version in self._models.get(name, {}).values() for item in of_version]
+
+    def replace(self, name: str, served: Sequence[ServedModel]) -> None:
+        """Put models in the place of all of a name; requests that have begun are not disturbed.
+
+        Args:
+            name: the name.
+            served: its versions from the oldest to the newest, each on the default engine first.
+                None of them: the name is taken out.
+        """
+        versions: dict[str, list[ServedModel]] = {}
         for item in served:
-            self._models.setdefault(item.name, {}).setdefault(item.version, []).append(item)
+            versions.setdefault(item.version, []).append(item)
+        if versions:
+            self._models[name] = versions
+        else:
+            self._models.pop(name, None)
 
     def select(self, name: str, engine: EngineName | None, version: str = "") -> ServedModel:
         """The model of that name on that engine.
@@ -133,8 +197,20 @@ class Models:
         return self._models[name]
 
 
-def _load(spec: ModelSpec, engine: EngineName, threads: int, weights: WeightStorage) -> ServedModel:
-    stored: WeightStorage = weights if engine == "native" else "float32"
-    served = ServedModel(spec, load(spec.source, engine=engine, threads=threads, weights=stored))
-    served.warm_up()
-    return served
+def load_served(
+    spec: ModelSpec, engines: Sequence[EngineName], threads: int, weights: WeightStorage
+) -> list[ServedModel]:
+    """Load a model on every engine and warm it up.
+
+    Raises:
+        ModelError: as for `Models.load`.
+    """
+    statistics = Statistics()
+    loaded = []
+    for engine in spec.engines or engines:
+        stored: WeightStorage = weights if engine == "native" else "float32"
+        model = load(spec.source, engine=engine, threads=threads, weights=stored)
+        served = ServedModel(spec, model, statistics)
+        served.warm_up()
+        loaded.append(served)
+    return loaded

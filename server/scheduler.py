@@ -74,8 +74,8 @@ class _Batch:
     results: Sequence[Tensors | Exception] = ()
 
 
-Observer: TypeAlias = Callable[["Lane", int, int, float], None]
-"""Told of every run: the lane, how many requests and images it was of, its seconds."""
+Observer: TypeAlias = Callable[[Runner, int, float], None]
+"""Told of every run: what ran, on how many images, and its seconds."""
 
 
 class Lane:
@@ -87,6 +87,7 @@ class Lane:
         max_wait_s: how long a request waits for others while a thread is free.
         max_queue: how many requests may wait; the next one is refused.
         waiting: how many do.
+        retired: whether the last requests have come.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Lane:
         self.max_wait_s = max_wait_s
         self.max_queue = max_queue
         self.waiting = 0
+        self.retired = False
         self._scheduler = scheduler
         self._jobs: deque[_Job] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -247,8 +249,8 @@ class Scheduler:
         return lane
 
     def remove(self, lane: Lane) -> None:
-        """Forget a lane that nothing is submitted to any more and in which nothing waits."""
-        self._lanes.remove(lane)
+        """Forget a lane once nothing waits in it: nobody new will come to it."""
+        lane.retired = True
 
     def close(self) -> None:
         """Finish the runs under way and end the threads."""
@@ -268,8 +270,10 @@ class Scheduler:
         now = time.monotonic()
         idle = 0  # lanes in a row that had nothing; they take turns
         while self._free and idle < len(self._lanes):
-            lane = self._lanes[0]
-            self._lanes.rotate(-1)
+            lane = self._lanes.popleft()
+            if lane.retired and not lane.waiting:
+                continue
+            self._lanes.append(lane)
             batch = lane.next_batch(now)
             if batch is None:
                 idle += 1
@@ -302,7 +306,7 @@ class Scheduler:
             else:
                 outcome = Outcome(result, batch.started - job.since, took, batch.images)
                 job.future.set_result(outcome)
-        self._observe(batch.lane, len(batch.jobs), batch.images, took)
+        self._observe(batch.lane.runner, batch.images, took)
         self._dispatch()
 
 

@@ -24,11 +24,17 @@ class ModelSpec:
         name: what requests call it.
         source: a bundled model's name, or the path of an ONNX file.
         version: which of the model's versions it is.
+        engines: on which engines it is loaded, the default first; empty: the server's.
+        max_batch: the most images that run together; None: the server's.
+        max_wait_ms: how long a request waits for others; None: the server's.
     """
 
     name: str
     source: str
     version: str = "1"
+    engines: Sequence[EngineName] = ()
+    max_batch: int | None = None
+    max_wait_ms: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
@@ -55,7 +61,9 @@ class Settings:
     """What a server is told when it starts; every limit is for one request.
 
     Attributes:
-        models: what to serve, at least one; names are unique.
+        models: what to serve; names are unique.
+        model_dir: a folder of models that come and go: NAME.onnx or NAME/VERSION/model.onnx.
+        watch_seconds: how often the folder is looked at; 0: only when told to.
         engines: on which engines each model is loaded; requests get the first unless they choose.
         host: the address to listen on.
         port: the port; 0 takes a free one.
@@ -78,7 +86,9 @@ class Settings:
         InputError: a value that makes no sense.
     """
 
-    models: Sequence[ModelSpec]
+    models: Sequence[ModelSpec] = ()
+    model_dir: Path | None = None
+    watch_seconds: float = 1.0
     engines: Sequence[EngineName] = ("native",)
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
@@ -97,8 +107,8 @@ class Settings:
     grace_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise InputError("models: expected at least one")
+        if not self.models and self.model_dir is None:
+            raise InputError("models: expected at least one, or a folder of them")
         names = [spec.name for spec in self.models]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -127,6 +137,6 @@ class Settings:
             raise InputError(
                 f"max_message_bytes: expected less than 2 GiB, got {self.max_message_bytes}"
             )
-        for name in ("grace_seconds", "max_wait_ms"):
+        for name in ("grace_seconds", "max_wait_ms", "watch_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected 0 or more, got {getattr(self, name)}")

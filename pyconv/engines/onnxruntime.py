@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,12 +37,16 @@ _DTYPES = {
     "tensor(string)": "object",
 }
 
+MOST_SESSIONS = 16
+"""Sessions with further outputs that are kept; each holds the weights once more."""
+
 
 class OnnxRuntimeEngine:
     """Runs the graph with onnxruntime on the CPU.
 
     onnxruntime computes only declared graph outputs, so a request for an intermediate tensor makes
-    a session whose graph declares it too. Sessions are kept by the set of extra outputs.
+    a session whose graph declares it too. Sessions are kept by the set of extra outputs, those that
+    were asked for last.
 
     Attributes:
         session: onnxruntime's own session for the file as it is, for whoever wants to call it with
@@ -71,8 +76,10 @@ class OnnxRuntimeEngine:
         self.threads = threads
         self._path = path
         self._lock = threading.Lock()
-        self.session = self._open(path.read_bytes())
-        self._sessions: dict[frozenset[str], ort.InferenceSession] = {frozenset(): self.session}
+        # Sessions to come are of the file as it is now, whatever is written over it meanwhile.
+        self._model = path.read_bytes()
+        self.session = self._open(self._model)
+        self._sessions: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
         self.inputs: Sequence[TensorInfo] = [_info(item) for item in self.session.get_inputs()]
         self.outputs: Sequence[TensorInfo] = [_info(item) for item in self.session.get_outputs()]
         self._output_names = [info.name for info in self.outputs]
@@ -121,13 +128,18 @@ class OnnxRuntimeEngine:
     def _session_for(self, wanted: Sequence[str]) -> ort.InferenceSession:
         known = {info.name for info in (*self.inputs, *self.outputs)}
         extra = frozenset(wanted) - known
+        if not extra:
+            return self.session
         with self._lock:
             if extra not in self._sessions:
                 self._sessions[extra] = self._open(self._with_outputs(extra))
+            self._sessions.move_to_end(extra)
+            if len(self._sessions) > MOST_SESSIONS:
+                self._sessions.popitem(last=False)
             return self._sessions[extra]
 
     def _with_outputs(self, extra: frozenset[str]) -> bytes:
-        model = onnx.load(str(self._path))
+        model = onnx.load_from_string(self._model)
         produced = [name for node in model.graph.node for name in node.output if name]
         for name in sorted(extra):
             if name not in produced:

@@ -45,6 +45,12 @@ class Network:
             return tuple(self.known[tensor].values.shape)
         return self.graph.shape(tensor) if tensor in self.graph.types else None
 
+    def dtype(self, tensor: str) -> str:
+        """The dtype of an ONNX tensor that has a shape, as NumPy names it."""
+        if tensor in self.known:
+            return str(self.known[tensor].values.dtype)
+        return self.graph.dtype(tensor)
+
 
 _NONSENSE = (
     ArithmeticError,

@@ -18,8 +18,9 @@ import pyconv
 from pyconv.engines.base import Array, EngineName
 from pyconv.errors import InputError, ModelError, PictureError
 from pyconv.server.errors import BusyError, DeadlineError, LimitError, NotFoundError
-from pyconv.server.inference import Classified, Inference, LayerChoice, PictureFile, Selection
+from pyconv.server.inference import Inference
 from pyconv.server.models import Models, ServedModel
+from pyconv.server.requests import Classified, LayerChoice, PictureFile, Selection
 from pyconv.server.scheduler import Tensors
 from pyconv.server.settings import Settings
 
@@ -156,7 +157,7 @@ async def test_activations_above_the_largest_message_are_refused(inference: Infe
     # 64 images of (96 + 96 + 3) float32 are 49,920 bytes, and the limit is 65,536.
     await inference.activations(_SMALL, images, [])
     twice = [LayerChoice("conv2d"), LayerChoice("flatten"), LayerChoice("conv2d")]
-    with pytest.raises(LimitError, match=r"take 0\.1 MiB, this server sends at most 0\.0625 MiB"):
+    with pytest.raises(LimitError, match=r"takes 0\.1 MiB, this server sends at most 0\.0625 MiB"):
         await inference.activations(_SMALL, images, twice)
 
 

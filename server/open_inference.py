@@ -1,0 +1,352 @@
+"""inference.GRPCInferenceService: convert, await, convert back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+import numpy as np
+
+from pyconv.engines.base import Array, TensorInfo
+from pyconv.errors import InputError
+from pyconv.server import datatypes, parameters, status
+from pyconv.server.inference import Inference
+from pyconv.server.repository import Description, Repository
+from pyconv.server.requests import Inferred, OutputChoice, Selection, TensorRequest
+from pyconv.server.statistics import Duration
+from pyconv.server.streams import in_order
+from pyconv.v2 import open_inference_pb2 as pb
+from pyconv.v2 import open_inference_pb2_grpc
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+_STREAM_DEPTH = 64
+"""How many requests of one stream are under way at the same time."""
+
+EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+)
+"""What is spoken beyond the protocol's core, as Triton's clients call it."""
+
+# By datatype, the field of InferTensorContents that holds the elements. FP16 has none.
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """The protocol's methods; proto/pyconv/v2/open_inference.proto says what each does."""
+
+    def __init__(self, inference: Inference, repository: Repository) -> None:
+        self._inference = inference
+        self._repository = repository
+
+    async def ServerLive(
+        self, request: pb.ServerLiveRequest, context: _Context
+    ) -> pb.ServerLiveResponse:
+        """See the protocol."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(
+        self, request: pb.ServerReadyRequest, context: _Context
+    ) -> pb.ServerReadyResponse:
+        """See the protocol."""
+        return pb.ServerReadyResponse(ready=self._repository.ready)
+
+    async def ModelReady(
+        self, request: pb.ModelReadyRequest, context: _Context
+    ) -> pb.ModelReadyResponse:
+        """See the protocol."""
+        return pb.ModelReadyResponse(ready=self._repository.is_ready(request.name, request.version))
+
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: _Context
+    ) -> pb.ServerMetadataResponse:
+        """See the protocol."""
+        return pb.ServerMetadataResponse(
+            name="pyconv", version=version("pyconv"), extensions=EXTENSIONS
+        )
+
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: _Context
+    ) -> pb.ModelMetadataResponse:
+        """See the protocol."""
+        async with status.aborting(context):
+            headers = dict(context.invocation_metadata() or ())
+            layers = headers.get("pyconv-layers", "") == "true"
+            entry = self._repository.describe(request.name, request.version, layers=layers)
+            return pb.ModelMetadataResponse(
+                name=entry.name,
+                versions=entry.versions,
+                platform=entry.platform,
+                inputs=[_metadata(info) for info in entry.inputs],
+                outputs=[_metadata(info) for info in entry.outputs],
+            )
+
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: _Context
+    ) -> pb.ModelInferResponse:
+        """See the protocol."""
+        try:
+            return await self._infer(request, status.deadline(context))
+        except Exception as error:
+            await status.abort(context, error)
+            raise  # never reached: abort raises
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: _Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """See the protocol."""
+        async with status.aborting(context):
+            with self._inference.stream():
+                async for response in in_order(requests, self._answer, _STREAM_DEPTH):
+                    yield response
+
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: _Context
+    ) -> pb.ModelConfigResponse:
+        """See the protocol."""
+        async with status.aborting(context):
+            entry = self._repository.describe(request.name, request.version)
+            return pb.ModelConfigResponse(config=_config(entry))
+
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, context: _Context
+    ) -> pb.ModelStatisticsResponse:
+        """See the protocol."""
+        async with status.aborting(context):
+            return pb.ModelStatisticsResponse(
+                model_stats=[
+                    pb.ModelStatistics(
+                        name=name,
+                        version=version,
+                        last_inference=stats.last_ms,
+                        inference_count=stats.images,
+                        execution_count=sum(runs.count for runs in stats.runs.values()),
+                        inference_stats=pb.InferStatistics(
+                            success=_duration(stats.success),
+                            fail=_duration(stats.fail),
+                            queue=_duration(stats.queue),
+                            compute_input=_duration(stats.prepare),
+                            compute_infer=_duration(stats.compute),
+                            compute_output=_duration(stats.finish),
+                        ),
+                        batch_stats=[
+                            pb.InferBatchStatistics(batch_size=size, compute_infer=_duration(runs))
+                            for size, runs in sorted(stats.runs.items())
+                        ],
+                    )
+                    for name, version, stats in self._repository.statistics(
+                        request.name, request.version
+                    )
+                ]
+            )
+
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: _Context
+    ) -> pb.RepositoryIndexResponse:
+        """See the protocol."""
+        return pb.RepositoryIndexResponse(
+            models=[
+                pb.RepositoryIndexResponse.ModelIndex(
+                    name=item.name, version=item.version, state=item.state, reason=item.reason
+                )
+                for item in self._repository.index()
+                if item.state == "READY" or not request.ready
+            ]
+        )
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: _Context
+    ) -> pb.RepositoryModelLoadResponse:
+        """See the protocol."""
+        async with status.aborting(context):
+            await self._repository.load(request.model_name)
+            return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: _Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        """See the protocol."""
+        async with status.aborting(context):
+            await self._repository.unload(request.model_name)
+            return pb.RepositoryModelUnloadResponse()
+
+    async def _infer(
+        self, request: pb.ModelInferRequest, deadline: float | None
+    ) -> pb.ModelInferResponse:
+        asked = _parameters(request.parameters)
+        selection = Selection(request.model_name, parameters.engine(asked), request.model_version)
+        outputs = [
+            OutputChoice(
+                output.name,
+                parameters.classes(output.name, _parameters(output.parameters))
+                if output.parameters
+                else 0,
+            )
+            for output in request.outputs
+        ]
+        inferred = await self._inference.infer(
+            TensorRequest(selection, _inputs(request), outputs),
+            deadline=parameters.deadline(asked, deadline),
+        )
+        return _response(request, inferred)
+
+    async def _answer(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        try:
+            response = await self._infer(request, None)
+        except Exception as error:
+            return pb.ModelStreamInferResponse(
+                error_message=status.status_of(error).message,
+                infer_response=pb.ModelInferResponse(id=request.id),
+            )
+        if "triton_enable_empty_final_response" in request.parameters:
+            response.parameters["triton_final_response"].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
+
+
+# -- From messages ---------------------------------------------------------------------------------
+
+
+def _parameters(given: Mapping[str, pb.InferParameter]) -> parameters.Parameters:
+    found: dict[str, bool | int | float | str] = {}
+    for name, parameter in given.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind is not None:
+            found[name] = getattr(parameter, kind)
+    return found
+
+
+def _inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InputError(
+            f"raw_input_contents: expected one for each of the {len(request.inputs)} inputs, "
+            f"got {len(raw)}"
+        )
+    inputs: dict[str, Array] = {}
+    for number, tensor in enumerate(request.inputs):
+        if tensor.name in inputs:
+            raise InputError(f"input {tensor.name!r} is given twice")
+        if raw:
+            if tensor.HasField("contents"):
+                raise InputError(
+                    f"input {tensor.name!r}: expected its elements in contents or in "
+                    "raw_input_contents, got both"
+                )
+            inputs[tensor.name] = datatypes.from_bytes(
+                tensor.name, tensor.datatype, tensor.shape, raw[number]
+            )
+        else:
+            inputs[tensor.name] = _typed(tensor)
+    return inputs
+
+
+def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
+    """The array of typed contents."""
+    dtype = datatypes.datatype_of(tensor.name, tensor.datatype)
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise InputError(
+            f"input {tensor.name!r}: {tensor.datatype} has no typed contents; send it raw"
+        )
+    values = getattr(tensor.contents, field)
+    if dtype.hasobject:
+        elements = np.empty(len(values), object)
+        elements[:] = [datatypes.text(tensor.name, item) for item in values]
+    else:
+        wide = np.array(values)
+        elements = wide.astype(dtype)
+        if dtype.kind in "iu" and (elements != wide).any():
+            raise InputError(
+                f"input {tensor.name!r}: expected elements of {tensor.datatype}, got larger ones"
+            )
+    return datatypes.shaped(tensor.name, elements, tensor.shape)
+
+
+# -- To messages -----------------------------------------------------------------------------------
+
+
+def _response(request: pb.ModelInferRequest, inferred: Inferred) -> pb.ModelInferResponse:
+    response = pb.ModelInferResponse(
+        model_name=inferred.served.name,
+        model_version=inferred.served.version,
+        id=request.id,
+    )
+    for name, fact in inferred.facts.items():
+        if isinstance(fact, str):
+            response.parameters[name].string_param = fact
+        else:
+            response.parameters[name].double_param = fact
+    names = [datatypes.datatype(array.dtype.name) for _, array in inferred.outputs]
+    typed = not request.raw_input_contents and all(name in _CONTENTS for name in names)
+    for (name, array), datatype in zip(inferred.outputs, names, strict=True):
+        tensor = response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        if not typed:
+            response.raw_output_contents.append(datatypes.to_bytes(array))
+            continue
+        elements = datatypes.encoded(array) if datatype == "BYTES" else array.ravel().tolist()
+        getattr(tensor.contents, _CONTENTS[datatype]).extend(elements)
+    return response
+
+
+def _metadata(info: TensorInfo) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=info.name, datatype=datatypes.datatype(info.dtype), shape=_sizes(info.shape)
+    )
+
+
+def _sizes(shape: Sequence[int | None] | None) -> list[int]:
+    """Sizes as the protocol writes them; a shape of which nothing is known is one free axis."""
+    return [-1 if size is None else size for size in ((None,) if shape is None else shape)]
+
+
+def _config(entry: Description) -> pb.ModelConfig:
+    first = 1 if entry.max_batch_size else 0  # with a batch, its axis is understood
+    config = pb.ModelConfig(
+        name=entry.name,
+        platform=entry.platform,
+        backend=entry.backend,
+        max_batch_size=entry.max_batch_size,
+        input=[
+            pb.ModelInput(
+                name=info.name, data_type=_data_type(info), dims=_sizes(info.shape)[first:]
+            )
+            for info in entry.inputs
+        ],
+        output=[
+            pb.ModelOutput(
+                name=info.name, data_type=_data_type(info), dims=_sizes(info.shape)[first:]
+            )
+            for info in entry.outputs
+        ],
+    )
+    if entry.max_batch_size:
+        config.dynamic_batching.max_queue_delay_microseconds = round(entry.max_wait_ms * 1e3)
+    return config
+
+
+def _data_type(info: TensorInfo) -> str:
+    name = datatypes.datatype(info.dtype)
+    return "TYPE_STRING" if name == "BYTES" else f"TYPE_{name}"
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=duration.ns)

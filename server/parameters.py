@@ -1,0 +1,65 @@
+"""What a request's parameters ask for, on both transports of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TypeAlias, cast, get_args
+
+from pyconv.engines.base import EngineName
+from pyconv.errors import InputError
+
+Parameters: TypeAlias = Mapping[str, bool | int | float | str]
+
+
+def engine(parameters: Parameters) -> EngineName | None:
+    """The engine that a request chooses; None where it does not.
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    name = parameters.get("engine")
+    if name is None:
+        return None
+    if name not in get_args(EngineName):
+        raise InputError(
+            f"parameter 'engine': expected one of {', '.join(get_args(EngineName))}, got {name!r}"
+        )
+    return cast(EngineName, name)
+
+
+def deadline(parameters: Parameters, given: float | None) -> float | None:
+    """When the caller gives up, by `time.monotonic()`: the sooner of what it says in two ways.
+
+    Args:
+        parameters: of which `timeout` is in microseconds.
+        given: what the transport says.
+
+    Raises:
+        InputError: the timeout is no integer, or below 0.
+    """
+    timeout_us = parameters.get("timeout", 0)
+    if not isinstance(timeout_us, int) or timeout_us < 0:
+        raise InputError(
+            f"parameter 'timeout': expected microseconds, an integer of at least 0, "
+            f"got {timeout_us!r}"
+        )
+    if not timeout_us:
+        return given
+    asked = time.monotonic() + timeout_us / 1e6
+    return asked if given is None else min(asked, given)
+
+
+def classes(output: str, parameters: Parameters) -> int:
+    """How many classes to name in place of an output's numbers; 0: the numbers.
+
+    Raises:
+        InputError: that is no integer, or below 0.
+    """
+    count = parameters.get("classification", 0)
+    if not isinstance(count, int) or count < 0:
+        raise InputError(
+            f"output {output!r}: parameter 'classification': expected an integer of at least 0, "
+            f"got {count!r}"
+        )
+    return int(count)

@@ -1,0 +1,94 @@
+"""What a model has done since it was loaded, as the protocol's ModelStatistics tells it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pyconv.server.scheduler import Outcome
+
+
+@dataclass(slots=True)
+class Duration:
+    """How many times something happened, and what it took in all, in nanoseconds."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int) -> None:
+        """One time more."""
+        self.count += 1
+        self.ns += ns
+
+
+class Measured:
+    """One request, while it is answered."""
+
+    def __init__(self) -> None:
+        self.started_ns = time.perf_counter_ns()
+        self.images = 0
+        self.prepare_ns = 0
+        self.queue_ns = 0
+        self.compute_ns = 0
+
+    def prepared(self, seconds: float) -> None:
+        """Its images have been prepared."""
+        self.prepare_ns = int(seconds * 1e9)
+
+    def ran(self, images: int, outcome: Outcome) -> None:
+        """Its images have been through the network."""
+        self.images = images
+        self.queue_ns = int(outcome.queue_s * 1e9)
+        self.compute_ns = int(outcome.compute_s * 1e9)
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What one version of a model has done; kept on the event loop alone.
+
+    Attributes:
+        last_ms: when the last request came, in milliseconds since 1970; 0 if none did.
+        images: images of the requests that were answered.
+        success: requests that were answered, from arrival to answer.
+        fail: requests that were not.
+        queue: the waiting of those answered.
+        prepare: the preparing of their images.
+        compute: the runs that they were part of.
+        finish: from the run to the answer.
+        runs: runs of the network, by the number of images.
+    """
+
+    last_ms: int = 0
+    images: int = 0
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    prepare: Duration = field(default_factory=Duration)
+    compute: Duration = field(default_factory=Duration)
+    finish: Duration = field(default_factory=Duration)
+    runs: dict[int, Duration] = field(default_factory=dict)
+
+    @contextmanager
+    def request(self) -> Iterator[Measured]:
+        """Count what happens in the block as one request."""
+        self.last_ms = time.time_ns() // 1_000_000
+        request = Measured()
+        try:
+            yield request
+        except BaseException:
+            self.fail.add(time.perf_counter_ns() - request.started_ns)
+            raise
+        took_ns = time.perf_counter_ns() - request.started_ns
+        before_ns = request.prepare_ns + request.queue_ns + request.compute_ns
+        self.images += request.images
+        self.success.add(took_ns)
+        self.prepare.add(request.prepare_ns)
+        self.queue.add(request.queue_ns)
+        self.compute.add(request.compute_ns)
+        self.finish.add(max(0, took_ns - before_ns))
+
+    def note_run(self, images: int, seconds: float) -> None:
+        """Count one run."""
+        self.runs.setdefault(images, Duration()).add(int(seconds * 1e9))

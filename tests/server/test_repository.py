@@ -1,0 +1,221 @@
+"""Models that come, go and change while requests are in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from pyconv.engines.base import Array
+from pyconv.errors import ModelError
+from pyconv.server.errors import NotFoundError
+from pyconv.server.inference import Inference
+from pyconv.server.models import Models
+from pyconv.server.repository import Repository
+from pyconv.server.requests import Selection, TensorRequest
+from pyconv.server.settings import Settings
+
+_IMAGES = np.random.default_rng(3).random((2, 6, 8, 1), np.float32)
+
+Write = Callable[[Path, float], None]
+
+
+@pytest.fixture(scope="session")
+def write_scaled(small_classifier: Path) -> Write:
+    """Writes the small network to a path, its convolution's bias replaced by one number."""
+
+    def write(path: Path, bias: float) -> None:
+        model = onnx.load(str(small_classifier))
+        for tensor in model.graph.initializer:
+            if tensor.name == "bias":
+                tensor.CopyFrom(numpy_helper.from_array(np.full(4, bias, np.float32), "bias"))
+        path.parent.mkdir(exist_ok=True, parents=True)
+        new = path.with_suffix(".new")
+        onnx.save(model, new)
+        new.replace(path)
+
+    return write
+
+
+@asynccontextmanager
+async def _repository(
+    settings: Settings, folder: Path, **changed: float
+) -> AsyncIterator[Repository]:
+    settings = replace(
+        settings,
+        models=(),
+        model_dir=folder,
+        engines=["native"],
+        **{"watch_seconds": 0, **changed},  # type: ignore[arg-type]
+    )
+    inference = Inference(Models(), settings)
+    repository = Repository(inference, settings)
+    await repository.start()
+    try:
+        yield repository
+    finally:
+        await repository.close()
+        inference.close()
+
+
+async def _bias(repository: Repository, version: str = "") -> tuple[str, Array]:
+    """The version that answered, and what its first layer puts out."""
+    request = TensorRequest(Selection("net", None, version), {"pixels": _IMAGES})
+    inferred = await repository._inference.infer(request)
+    return inferred.served.version, inferred.outputs[0][1]
+
+
+def _index(repository: Repository) -> list[tuple[str, str, str]]:
+    return [(item.name, item.version, item.state) for item in repository.index()]
+
+
+async def test_files_and_folders_of_versions_are_loaded(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    write_scaled(tmp_path / "flat.onnx", 0)
+    for version in ("2", "10"):
+        write_scaled(tmp_path / "net" / version / "model.onnx", int(version))
+    (tmp_path / "net" / "notes").mkdir()
+    (tmp_path / "README.md").touch()
+    async with _repository(settings, tmp_path) as repository:
+        assert _index(repository) == [
+            ("flat", "1", "READY"),
+            ("net", "2", "READY"),
+            ("net", "10", "READY"),
+        ]
+        assert repository.is_ready("net", "2")
+        assert not repository.is_ready("net", "3")
+        version, newest = await _bias(repository)
+        assert version == "10"
+        version, older = await _bias(repository, "2")
+        assert version == "2"
+        assert not np.allclose(newest, older)
+
+
+async def test_a_broken_file_hinders_no_other(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    write_scaled(tmp_path / "net.onnx", 0)
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    async with _repository(settings, tmp_path) as repository:
+        assert _index(repository) == [("net", "1", "READY"), ("broken", "", "UNAVAILABLE")]
+        assert "broken.onnx" in repository.index()[1].reason
+
+
+async def test_a_broken_file_leaves_the_old_one_serving_and_says_so(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    path = tmp_path / "net.onnx"
+    write_scaled(path, 1)
+    async with _repository(settings, tmp_path) as repository:
+        _, before = await _bias(repository)
+        path.write_bytes(b"no network")
+        with pytest.raises(ModelError, match=r"net\.onnx"):
+            await repository.load("net")
+        np.testing.assert_array_equal((await _bias(repository))[1], before)
+        (entry,) = repository.index()
+        assert (entry.state, "net.onnx" in entry.reason) == ("READY", True)
+        write_scaled(path, 2)
+        await repository.load("net")
+        assert not np.allclose((await _bias(repository))[1], before)
+        assert repository.index()[0].reason == ""
+
+
+async def test_a_network_whose_output_is_no_number_does_not_take_over(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    path = tmp_path / "net.onnx"
+    write_scaled(path, 1)
+    async with _repository(settings, tmp_path) as repository:
+        write_scaled(path, float("nan"))
+        with pytest.raises(ModelError, match="the network's output is not finite"):
+            await repository.load("net")
+        assert np.isfinite((await _bias(repository))[1]).all()
+
+
+@pytest.mark.parametrize("name", ["nothing", "../net", ""])
+async def test_what_is_not_in_the_folder_cannot_be_loaded(
+    settings: Settings, tmp_path: Path, write_scaled: Write, name: str
+) -> None:
+    write_scaled(tmp_path / "net.onnx", 1)
+    (tmp_path / "inner").mkdir()
+    async with _repository(settings, tmp_path / "inner") as repository:
+        with pytest.raises(NotFoundError, match="there is no model"):
+            await repository.load(name)
+
+
+async def test_unload_and_load(settings: Settings, tmp_path: Path, write_scaled: Write) -> None:
+    write_scaled(tmp_path / "net.onnx", 1)
+    async with _repository(settings, tmp_path) as repository:
+        await repository.unload("net")
+        assert _index(repository) == [("net", "", "UNAVAILABLE")]
+        with pytest.raises(NotFoundError, match="there is no model 'net'"):
+            await _bias(repository)
+        with pytest.raises(NotFoundError, match="there is no model 'net'"):
+            await repository.unload("net")
+        await repository.load("net")
+        await _bias(repository)
+
+
+async def test_the_folder_is_watched(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    async def until(state: list[tuple[str, str, str]]) -> None:
+        async with asyncio.timeout(30):
+            while _index(repository) != state:
+                await asyncio.sleep(0.01)
+
+    async with _repository(settings, tmp_path, watch_seconds=0.02) as repository:
+        assert _index(repository) == []
+        write_scaled(tmp_path / "net" / "1" / "model.onnx", 1)
+        await until([("net", "1", "READY")])
+        write_scaled(tmp_path / "net" / "2" / "model.onnx", 2)
+        await until([("net", "1", "READY"), ("net", "2", "READY")])
+        _, before = await _bias(repository)
+        write_scaled(tmp_path / "net" / "2" / "model.onnx", 3)
+        async with asyncio.timeout(30):
+            while np.allclose((await _bias(repository))[1], before):
+                await asyncio.sleep(0.01)
+        shutil.rmtree(tmp_path / "net")
+        await until([])
+
+
+async def test_nothing_is_lost_while_a_model_is_reloaded_100_times(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    path = tmp_path / "net.onnx"
+    expected = []
+    async with _repository(settings, tmp_path, max_queue=1000) as repository:
+        for bias in (1, -1):
+            write_scaled(path, bias)
+            await repository.load("net")
+            expected.append((await _bias(repository))[1])
+        assert not np.allclose(*expected)
+        done = asyncio.Event()
+        answered = [0, 0]
+
+        async def ask() -> None:
+            while not done.is_set():
+                _, scores = await _bias(repository)
+                (which,) = [n for n in (0, 1) if np.allclose(scores, expected[n], rtol=1e-5)]
+                answered[which] += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(ask())
+            for number in range(100):
+                write_scaled(path, (1, -1)[number % 2])
+                await repository.load("net")
+            done.set()
+    assert min(answered) > 0
+    assert sum(answered) > 100
+    assert len(repository._inference._lanes) <= 1
+    assert len(repository._inference._scheduler._lanes) <= 2
