@@ -109,7 +109,9 @@ def gather(
     except ValidationError as error:
         raise InputError(_explain(error, origins)) from None
     models = checked.pop("models", None)
-    specs = [ModelSpec.parse(text) for text in (bundled.names() if models is None else models)]
+    if models is None:
+        models = [] if checked.get("model_dir") else bundled.names()
+    specs = [ModelSpec.parse(text) for text in models]
     return Configuration(Settings(models=specs, **checked), origins, file)
 
 

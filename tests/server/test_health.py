@@ -84,6 +84,7 @@ def test_reflection_tells_the_whole_protocol(channel: grpc.Channel) -> None:
     listed, described = stub.ServerReflectionInfo(iter(requests), timeout=5)
     assert {service.name for service in listed.list_services_response.service} == {
         _CLASSIFIER,
+        "inference.GRPCInferenceService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
