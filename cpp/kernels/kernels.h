@@ -264,7 +264,8 @@ struct KernelTable {
 
   WinogradKernels winograd[kWinogradTiles];  // by ascending tile
   // The pooled stencil of a 3x3 window over one channel, at column_step 1 and row_step row_pitch, by the
-  // smallest tile: `weights` holds 16 planes of a transformed filter in place of 9 floats.
+  // smallest tile: `weights` holds 16 planes of a transformed filter in place of 9 floats. Null where the
+  // direct sums are faster.
   StencilKernel winograd_stencil_pooled;
 
   DepthwiseKernel depthwise_rows[kDepthwiseKernels];

@@ -26,7 +26,8 @@ def _dense(ins: int, outs: int, **settings: Any) -> tuple[str, dict[str, Any]]:
 # What each is, its operator, the shape of an image.
 LAYERS: dict[str, tuple[tuple[str, dict[str, Any]], tuple[int, ...]]] = {
     "stencil, weights in registers": (_conv2d((3, 3, 3, 17), **_SAME), (13, 14, 3)),
-    "stencil, Winograd F(2x2, 3x3)": (_conv2d((3, 3, 1, 33), **_POOL), (15, 70, 1)),
+    # By Winograd's smallest tile, or direct where there are 32 registers.
+    "stencil": (_conv2d((3, 3, 1, 33), **_POOL), (15, 70, 1)),
     "Winograd F(4x4, 3x3)": (_conv2d((3, 3, 16, 33), **_SAME), (32, 31, 16)),
     "Winograd F(5x5, 3x3)": (_conv2d((3, 3, 17, 40), **_POOL), (12, 12, 17)),
     "Winograd": (_conv2d((3, 3, 16, 40), **_POOL), (29, 33, 16)),

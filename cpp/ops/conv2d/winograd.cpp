@@ -3,6 +3,7 @@
 #include <limits>
 #include <optional>
 
+#include "base/cpu.h"
 #include "ops/conv2d/algorithm.h"
 #include "ops/conv2d/winograd_filters.h"
 #include "ops/packed_matrix.h"
@@ -61,7 +62,8 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     pack_filters();
     panel_floats_ = 2 * kernels.lanes;
     bias_.resize(static_cast<std::size_t>(out_ + panel_floats_), 0.0F);
-    const std::int64_t fitting = kBlockTiles;
+    const auto filter_bytes = static_cast<std::size_t>(planes_ * in_ * out_) * sizeof(float);
+    const std::int64_t fitting = filter_bytes <= l2_cache_bytes() ? kFewTiles : kManyTiles;
     const std::int64_t map_tiles = tile_rows_ * tile_columns_;
     block_tiles_ = whole_maps_ ? std::max<std::int64_t>(fitting / map_tiles, 1) * map_tiles : fitting;
   }
@@ -94,10 +96,11 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   }
 
  private:
-  // So many tiles share one reading of the weights: a multiple of the rows of every matrix tile. Their
-  // transformed input need not stay in the second-level cache, since a core reads little of it while it
-  // multiplies.
-  static constexpr std::int64_t kBlockTiles = 48;
+  // So many tiles share one reading of the weights: a multiple of the rows of every matrix tile. Many where
+  // the weights come from beyond the second-level cache: the tiles' transformed input need not stay in it,
+  // since a core reads little of that while it multiplies. Few where the weights are near, so that they stay.
+  static constexpr std::int64_t kManyTiles = 48;
+  static constexpr std::int64_t kFewTiles = 24;
 
   struct Tile {
     std::int64_t image;
