@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -75,6 +75,11 @@ class Server:
             inference.close()
             raise
         return server
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of the models that are loaded."""
+        return self._inference.models.names
 
     async def stop(self) -> None:
         """Refuse new requests, finish those in flight within the grace period, and end."""

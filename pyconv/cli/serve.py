@@ -29,7 +29,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="MODEL",
         help="a bundled model's name, an .onnx file, or NAME=FILE to choose its name; may be "
-        "given several times (default: every bundled model)",
+        "given several times (default: every bundled model, where there is no --model-dir)",
+    )
+    models.add_argument(
+        "--model-dir",
+        type=Path,
+        metavar="DIR",
+        help="a folder of models that come and go while the server runs: NAME.onnx, or "
+        "NAME/VERSION/model.onnx",
+    )
+    models.add_argument(
+        "--watch",
+        dest="watch_seconds",
+        type=float,
+        metavar="S",
+        help="seconds from one look at that folder to the next; 0: look only when told to "
+        "(default: 1)",
     )
     models.add_argument(
         "--engine",
@@ -158,6 +173,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv serve
   pyconv serve --model fashion --engine both --port 0
   pyconv serve --model shoes=runs/7/model.onnx --engine onnxruntime
+  pyconv serve --model-dir models --engine both
   pyconv serve --config serve.toml --print-config
   PYCONV_SERVE_MODELS=fashion,digits PYCONV_SERVE_PORT=9000 pyconv serve
   grpcurl -plaintext 127.0.0.1:50051 pyconv.v1.Classifier/ListModels
@@ -183,7 +199,7 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def tell(server: Server) -> None:
-        names = [spec.name for spec in settings.models]
+        names = list(server.models)
         if args.json:
             facts = {"address": server.address, "models": names, "engines": settings.engines}
             print(json.dumps(facts), flush=True)
