@@ -85,6 +85,26 @@ inline Vector at_most(Vector x, Vector bound) { return x > bound ? bound : x; }
 // NaN where either is.
 inline Vector maximum(Vector a, Vector b) { return b != b ? b : at_least(a, b); }
 inline Vector minimum(Vector a, Vector b) { return b != b ? b : at_most(a, b); }
+// All ones, which is a NaN, in the lanes where a or b is NaN; else all zeros. By name, since g++ takes two
+// comparisons for it.
+#if defined(__AVX512F__)
+inline IntVector unordered(Vector a, Vector b) {
+  return reinterpret_cast<IntVector>(_mm512_maskz_set1_epi32(_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q), -1));
+}
+#elif defined(__AVX__)
+inline IntVector unordered(Vector a, Vector b) {
+  return reinterpret_cast<IntVector>(_mm256_cmp_ps(a, b, _CMP_UNORD_Q));
+}
+#else
+inline IntVector unordered(Vector a, Vector b) { return (a != a) | (b != b); }
+#endif
+
+// The greatest of a window of four; NaN where any of them is.
+inline Vector greatest_of_four(Vector a, Vector b, Vector c, Vector d) {
+  const IntVector nan = unordered(a, b) | unordered(c, d);
+  const Vector most = at_least(at_least(a, b), at_least(c, d));
+  return reinterpret_cast<Vector>(reinterpret_cast<IntVector>(most) | nan);
+}
 
 // -- Matrix product ----------------------------------------------------------------------------
 
@@ -276,8 +296,8 @@ inline void stencil_columns(const StencilRow& row, const float* x, const Vector*
   }
   for (int c = 0; c < kColumns; ++c) {
     Vector most = sums[c][0][0];
-    for (int p = 0; p < kPool; ++p) {
-      for (int q = 0; q < kPool; ++q) most = at_least(most, sums[c][p][q]);
+    if constexpr (kPool == 2) {
+      most = greatest_of_four(most, sums[c][0][1], sums[c][1][0], sums[c][1][1]);
     }
     // A clamp never falls, nor does adding the bias: both may follow the maximum.
     const Vector y = at_most(at_least(most + bias, splat(row.lowest)), splat(row.highest));
@@ -476,9 +496,8 @@ void winograd_output(const WinogradOutput& row) {
         for (int j = 0; j < kSide; ++j) {
           if (j >= columns) break;
           Vector most = y[0][j * kPool];
-          for (int p = 0; p < kPool; ++p) {
-            for (int q = 0; q < kPool; ++q) most = at_least(most, y[p][j * kPool + q]);
-          }
+          if constexpr (kPool == 2)
+            most = greatest_of_four(most, y[0][2 * j + 1], y[1][2 * j], y[1][2 * j + 1]);
           // A clamp never falls, nor does adding the bias: both may follow the maximum.
           const Vector clamped = at_most(at_least(most + bias, lowest), highest);
           if (lanes == kLanes) {
@@ -548,7 +567,7 @@ struct WinogradWindows {
     const Index lanes = row.channels - channel < kLanes ? row.channels - channel : kLanes;
     const Vector bias = load(row.bias + channel);
     for (int t = 0; t < kWindows; ++t, out += row.channels) {
-      const Vector most = at_least(at_least(y[t][0][0], y[t][0][1]), at_least(y[t][1][0], y[t][1][1]));
+      const Vector most = greatest_of_four(y[t][0][0], y[t][0][1], y[t][1][0], y[t][1][1]);
       const Vector clamped = at_most(at_least(most + bias, splat(row.lowest)), splat(row.highest));
       if (lanes == kLanes) {
         store(out, clamped);

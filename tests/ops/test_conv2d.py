@@ -296,6 +296,32 @@ def test_conv2d_channels_first_equals_channels_last(case: Case, isa: str) -> Non
     np.testing.assert_array_equal(got, expected)
 
 
+POOLED = [
+    replace(STENCIL, size=(8, 8), pool=(2, 2, 2, 2), exact=True),
+    replace(STENCIL, size=(8, 8), channels=1, filters=16, pool=(2, 2, 2, 2)),
+    replace(WINOGRAD, size=(6, 6), pool=(2, 2, 2, 2)),
+    replace(WINOGRAD, size=(10, 10), pool=(2, 2, 2, 2)),
+    replace(WINOGRAD, size=(12, 12), filters=64, pool=(2, 2, 2, 2)),
+    replace(INDIRECT, size=(9, 9), pool=(3, 3, 2, 2)),
+]
+
+
+@pytest.mark.parametrize("case", POOLED, ids=str)
+def test_nan_is_let_through_by_a_fused_pool(case: Case, isa: str) -> None:
+    case = replace(case, batch=1)
+    height, width = case.size
+    for place in range(height * width):
+        images = case.images()
+        images[0, place // width, place % width, -1] = np.nan
+        expected = np.isnan(_core.reference_operator("conv2d", [images], case.attributes()))
+        got = np.isnan(_core.run_operator("conv2d", [images], case.attributes(), isa=isa))
+        assert expected.any()
+        # Winograd's algorithm computes the outputs of a tile from all of its pixels.
+        assert got[expected].all()
+        if "Winograd" not in algorithm_of(case, isa):
+            np.testing.assert_array_equal(got, expected)
+
+
 @settings(print_blob=True, deadline=None, max_examples=150)
 @given(data=st.data())
 def test_conv2d_random_settings(data: st.DataObject) -> None:
