@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Sequence
 
@@ -11,15 +12,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pyconv.errors import ServerError
+from pyconv.server.authentication import Authentication
 from pyconv.server.classifier import Classifier
 from pyconv.server.health import Health
 from pyconv.server.inference import Inference
 from pyconv.server.models import Models
 from pyconv.server.open_inference import OpenInference
 from pyconv.server.repository import Repository
+from pyconv.server.security import Security, exposure
 from pyconv.server.settings import Settings
 from pyconv.v1 import classifier_pb2, classifier_pb2_grpc
 from pyconv.v2 import open_inference_pb2, open_inference_pb2_grpc
+
+_log = logging.getLogger("pyconv.server")
 
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -33,18 +38,26 @@ class Server:
         address: `HOST:PORT`, with the port that was taken where the settings say 0.
     """
 
-    def __init__(self, settings: Settings, inference: Inference, repository: Repository) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        inference: Inference,
+        repository: Repository,
+        security: Security,
+    ) -> None:
         self._settings = settings
+        self._security = security
         self._inference = inference
         self._repository = repository
         self._health = Health([CLASSIFIER, OPEN_INFERENCE])
         self._server = grpc.aio.server(
+            interceptors=[Authentication(security.tokens)] if security.tokens else None,
             options=[
                 # A second server on a port that is taken shall fail, not share its requests.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
-            ]
+            ],
         )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), self._server)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
@@ -62,13 +75,15 @@ class Server:
 
         Raises:
             ModelError: a model cannot be loaded.
+            InputError: a certificate, key or token file is not what it must be.
             ServerError: the address cannot be listened on.
         """
+        security = Security.of(settings)
         inference = Inference(Models(), settings)
         repository = Repository(inference, settings)
         try:
             await repository.start()
-            server = cls(settings, inference, repository)
+            server = cls(settings, inference, repository, security)
             await server._server.start()
         except BaseException:
             await repository.close()
@@ -93,7 +108,10 @@ class Server:
         host = f"[{host}]" if ":" in host else host
         wanted = f"{host}:{self._settings.port}"
         try:
-            port = self._server.add_insecure_port(wanted)
+            if self._security.tls is None:
+                port = self._server.add_insecure_port(wanted)
+            else:
+                port = self._server.add_secure_port(wanted, self._security.tls.grpc_credentials())
         except RuntimeError as error:
             raise ServerError(
                 f"cannot listen on {wanted}: the port is taken, or the address is not this "
@@ -116,6 +134,8 @@ async def serve(settings: Settings, ready: Callable[[Server], None]) -> None:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     server = await Server.start(settings)
+    if warning := exposure(settings):
+        _log.warning(warning)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     ready(server)

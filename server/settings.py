@@ -81,6 +81,12 @@ class Settings:
         max_streams: the most streams that are open at the same time.
         max_heat_maps: the most pictures drawn for one request.
         grace_seconds: how long a stopping server waits for the requests in flight.
+        tls_certificate: a PEM file with the server's certificate; it talks TLS only where given.
+        tls_key: a PEM file with the certificate's private key.
+        tls_client_ca: a PEM file of the authorities that a client's certificate must come from;
+            clients need none if None.
+        token_file: a file of API tokens, one a line, of which every request must carry one; it
+            need not if None.
 
     Raises:
         InputError: a value that makes no sense.
@@ -105,6 +111,10 @@ class Settings:
     max_streams: int = 256
     max_heat_maps: int = 1024
     grace_seconds: float = 10.0
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    token_file: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.models and self.model_dir is None:
@@ -140,3 +150,7 @@ class Settings:
         for name in ("grace_seconds", "max_wait_ms", "watch_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InputError("tls_certificate, tls_key: expected both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise InputError("tls_client_ca: expected a server's certificate beside it")

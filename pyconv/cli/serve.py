@@ -71,11 +71,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--host",
         metavar="ADDRESS",
-        help="the address to listen on; 0.0.0.0 lets other machines in, without any "
-        "authentication (default: 127.0.0.1)",
+        help="the address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)",
     )
     network.add_argument(
         "--port", type=int, metavar="N", help="the port; 0 takes a free one (default: 50051)"
+    )
+    security = parser.add_argument_group("who may ask")
+    security.add_argument(
+        "--tls-certificate",
+        type=Path,
+        metavar="FILE",
+        help="talk TLS with this certificate (PEM, with those between it and the root); read again "
+        "when the file changes",
+    )
+    security.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)"
+    )
+    security.add_argument(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="let in only clients with a certificate of these authorities (PEM)",
+    )
+    security.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="let in only requests with the header authorization: Bearer TOKEN, where TOKEN is a "
+        "line of this file; health may be asked without",
     )
     batching = parser.add_argument_group("batching")
     batching.add_argument(
@@ -174,6 +197,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv serve --model fashion --engine both --port 0
   pyconv serve --model shoes=runs/7/model.onnx --engine onnxruntime
   pyconv serve --model-dir models --engine both
+  pyconv serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem --token-file tokens
   pyconv serve --config serve.toml --print-config
   PYCONV_SERVE_MODELS=fashion,digits PYCONV_SERVE_PORT=9000 pyconv serve
   grpcurl -plaintext 127.0.0.1:50051 pyconv.v1.Classifier/ListModels

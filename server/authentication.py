@@ -1,0 +1,64 @@
+"""Lets no call through to a servicer that shows no API token."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from pyconv.server.security import Tokens
+
+REFUSAL = "expected the header authorization: Bearer TOKEN with one of this server's API tokens"
+
+# What balancers and orchestrators ask, who hold no token. It tells nothing but a status.
+_OPEN = ("/grpc.health.v1.Health/",)
+
+
+class Authentication(grpc.aio.ServerInterceptor):
+    """Refuses calls without a valid token as UNAUTHENTICATED; health may be asked without.
+
+    Args:
+        tokens: those that are let in.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """See grpc.aio.ServerInterceptor."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith(_OPEN):
+            return handler
+        for name, value in handler_call_details.invocation_metadata:
+            if name == "authorization":
+                given = value if isinstance(value, str) else value.decode("latin-1")
+                return handler if self._tokens.accept(given) else _refusing(handler)
+        return _refusing(handler)
+
+
+def _refusing(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler of the same kind that refuses: the kind decides how a call is answered."""
+
+    async def refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
+
+    async def refuse_stream(
+        _: object, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[None]:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
+        yield
+
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    return make(refuse_stream if handler.response_streaming else refuse)
