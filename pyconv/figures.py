@@ -275,7 +275,7 @@ def _colored(values: NDArray[Any], value_range: tuple[float, float] | None) -> I
     """A pixel a value."""
     array = np.asarray(values, np.float64)
     if array.ndim == 1:
-        array = _in_rows(array)
+        array = in_rows(array)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(
             f"values: expected shape (height, width) or (units,), got {np.shape(values)}"
@@ -297,7 +297,7 @@ def _colored(values: NDArray[Any], value_range: tuple[float, float] | None) -> I
     return Image.fromarray(colors)
 
 
-def _in_rows(units: NDArray[np.float64]) -> NDArray[np.float64]:
+def in_rows(units: NDArray[np.float64]) -> NDArray[np.float64]:
     """A vector as a matrix in rows, nearly square; where its length is prime, padded with NaN."""
     count = len(units)
     height = next((h for h in range(math.isqrt(count), 0, -1) if count % h == 0), 1)

@@ -22,6 +22,7 @@ COMMANDS = (
     "demo",
     "classify",
     "activations",
+    "inspect",
     "serve",
     "load-test",
     "bench",
