@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from pyconv.cli import connection
+from pyconv.errors import InputError
 
 if TYPE_CHECKING:
     from pyconv.load_test import Cell, Load, Report, Target
 
 HELP = "measure a server under load"
 
-PROTOCOLS = ("classifier",)
+PROTOCOLS = ("open-inference", "classifier")
 _STREAMS_A_CONNECTION = 4
 _REDRAW_SECONDS = 0.25
 
@@ -43,7 +44,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=PROTOCOLS,
         default=PROTOCOLS[0],
-        help=f"how to ask (default: {PROTOCOLS[0]})",
+        help="how to ask: by the Open Inference Protocol, which KServe, Triton and others speak "
+        f"too, or by pyconv.v1.Classifier (default: {PROTOCOLS[0]})",
+    )
+    parser.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="ask for this output, such as a layer of pyconv's; may be given several times "
+        "(default: the model's own outputs)",
     )
     parser.add_argument(
         "--concurrency",
@@ -97,6 +107,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv load-test 127.0.0.1:50051 --model fashion
   pyconv load-test 127.0.0.1:50051 --model fashion --rate 500,1000 --histogram
   pyconv load-test 127.0.0.1:50051 --model fashion --images-per-request 64 --concurrency 1,4
+  pyconv load-test 127.0.0.1:50051 --model fashion --output conv2d --concurrency 8
   pyconv load-test 127.0.0.1:50051 --model fashion --json | jq '.cells[].latency_ms.p99'
 
 exit status: 0 if every request was answered well, 1 if one was not"""
@@ -144,13 +155,13 @@ def _loads(args: argparse.Namespace) -> list[Load]:
 def _target(args: argparse.Namespace) -> Target:
     from pyconv.load_test import target
 
-    return target.classifier(
-        args.address,
-        connection.credentials(args),
-        model=args.model,
-        images=args.images_per_request,
-        timeout=args.timeout,
-    )
+    credentials = connection.credentials(args)
+    what = {"model": args.model, "images": args.images_per_request, "timeout": args.timeout}
+    if args.protocol == "open-inference":
+        return target.open_inference(args.address, credentials, outputs=args.output, **what)
+    if args.output:
+        raise InputError("--output: only the Open Inference Protocol knows outputs by name")
+    return target.classifier(args.address, credentials, **what)
 
 
 def _name(load: Load) -> str:

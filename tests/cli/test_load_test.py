@@ -21,11 +21,12 @@ def address(small_classifier: Path) -> Iterator[str]:
 _SHORT = ["--duration", "0.2", "--warmup", "0.1"]
 
 
-def test_load_test_as_json(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--concurrency", "1,3", "--images-per-request", "2", "--json"]
+@pytest.mark.parametrize("protocol", ["open-inference", "classifier"])
+def test_load_test_as_json(address: str, protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--protocol", protocol, "--concurrency", "1,3", "--images-per-request", "2", "--json"]
     assert main(["load-test", address, *_SHORT, *flags]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["model"] == "small"
+    assert (facts["model"], facts["protocol"]) == ("small", protocol)
     assert [cell["concurrency"] for cell in facts["cells"]] == [1, 3]
     for cell in facts["cells"]:
         assert cell["loop"] == "closed"
@@ -42,12 +43,20 @@ def test_load_test_at_a_rate_as_a_table(address: str, capsys: pytest.CaptureFixt
     assert "█" in text
 
 
+def test_load_test_asks_for_layers(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--output", "conv2d", "--output", "dense", "--json", "--concurrency", "2"]
+    assert main(["load-test", address, *_SHORT, *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["cells"][0]["answered"] > 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--model", "smal"], "did you mean 'small'?"),
         (["--images-per-request", "0"], "images per request: expected at least 1"),
-        (["--images-per-request", "9"], "RESOURCE_EXHAUSTED: images: this server takes at most 8"),
+        (["--images-per-request", "9"], "RESOURCE_EXHAUSTED: "),
+        (["--output", "conv2"], "NOT_FOUND: "),
+        (["--output", "x", "--protocol", "classifier"], "--output: only the Open Inference"),
         (["--concurrency", "0"], "concurrency: expected 1 to"),
         (["--rate", "inf"], "rate: expected"),
         (["--tls-key", "key.pem"], "a client's certificate and its key go together"),

@@ -141,15 +141,14 @@ def test_token_lets_in(guarded: str, token: str) -> None:
     _classify(guarded, Credentials(token=token))
 
 
-@pytest.mark.parametrize("token", ["", "wrong", _TOKENS[0][:-1], _TOKENS[0] + "0", "x" * 10_000])
+@pytest.mark.parametrize("token", ["", "wrong", _TOKENS[0][:-1], _TOKENS[0] + "0", "x" * 2000])
 def test_token_that_is_wrong_keeps_out(guarded: str, token: str) -> None:
     with (
         Client(guarded, credentials=Credentials(token=token), timeout=5) as client,
         pytest.raises(ServerError, match="expected the header authorization: Bearer") as refused,
     ):
         client.models()
-    if len(token) < 8000:  # longer headers are refused by HTTP/2 itself
-        assert refused.value.code == "UNAUTHENTICATED"
+    assert refused.value.code == "UNAUTHENTICATED"
 
 
 def test_token_is_wanted_on_streams_and_not_for_health(guarded: str) -> None:
