@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -24,6 +25,9 @@ from pyconv.server.settings import Settings
 from pyconv.v1 import classifier_pb2, classifier_pb2_grpc
 from pyconv.v2 import open_inference_pb2, open_inference_pb2_grpc
 
+if TYPE_CHECKING:
+    from pyconv.server.http import Http
+
 _log = logging.getLogger("pyconv.server")
 
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -35,7 +39,8 @@ class Server:
     """Made by `start`; answers until it is told to `stop`.
 
     Attributes:
-        address: `HOST:PORT`, with the port that was taken where the settings say 0.
+        address: `HOST:PORT` of gRPC, with the port that was taken where the settings say 0.
+        http_address: the same of HTTP; empty where there is none.
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class Server:
             [CLASSIFIER, OPEN_INFERENCE, HEALTH, reflection.SERVICE_NAME], self._server
         )
         self.address = self._listen()
+        self.http_address = ""
+        self._http: Http | None = None
 
     @classmethod
     async def start(cls, settings: Settings) -> Server:
@@ -84,6 +91,8 @@ class Server:
         try:
             await repository.start()
             server = cls(settings, inference, repository, security)
+            if settings.http_port >= 0:
+                await server._listen_http()
             await server._server.start()
         except BaseException:
             await repository.close()
@@ -100,12 +109,22 @@ class Server:
         """Refuse new requests, finish those in flight within the grace period, and end."""
         self._health.stop()
         await self._repository.close()
-        await self._server.stop(self._settings.grace_seconds)
+        stopping = [self._server.stop(self._settings.grace_seconds)]
+        if self._http is not None:
+            stopping.append(self._http.stop())
+        await asyncio.gather(*stopping)
         self._inference.close()
 
+    async def _listen_http(self) -> None:
+        # Whoever has no use for HTTP does not wait for aiohttp to be imported.
+        from pyconv.server.http import Http
+
+        self._http = Http(self._inference, self._repository, self._settings, self._security)
+        port = await self._http.start()
+        self.http_address = f"{_bracketed(self._settings.host)}:{port}"
+
     def _listen(self) -> str:
-        host = self._settings.host
-        host = f"[{host}]" if ":" in host else host
+        host = _bracketed(self._settings.host)
         wanted = f"{host}:{self._settings.port}"
         try:
             if self._security.tls is None:
@@ -118,6 +137,11 @@ class Server:
                 "machine's; choose another port (0 takes a free one)"
             ) from error
         return f"{host}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    """A host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 async def serve(settings: Settings, ready: Callable[[Server], None]) -> None:

@@ -19,14 +19,20 @@ class BackgroundServer:
 
     Nothing of it outlives the block, nor the process.
 
+    Attributes:
+        address: `HOST:PORT` of gRPC, inside the block.
+        http_address: `HOST:PORT` of HTTP, inside the block; empty where the settings want none.
+
     Raises:
         ModelError: a model cannot be loaded (on entering the block).
         ServerError: the address cannot be listened on (on entering the block).
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.address = ""
+        self.http_address = ""
         self._settings = settings
-        self._address: Future[str] = Future()
+        self._started: Future[None] = Future()
         self._stop = threading.Event()
         # A daemon, so that an interpreter that ends inside the block is not kept from it.
         self._thread = threading.Thread(target=self._run, name="pyconv-server", daemon=True)
@@ -34,10 +40,11 @@ class BackgroundServer:
     def __enter__(self) -> str:
         self._thread.start()
         try:
-            return self._address.result()
+            self._started.result()
         except BaseException:
             self._end()
             raise
+        return self.address
 
     def __exit__(
         self,
@@ -58,8 +65,9 @@ class BackgroundServer:
         try:
             server = await Server.start(self._settings)
         except BaseException as error:
-            self._address.set_exception(error)
+            self._started.set_exception(error)
             return
-        self._address.set_result(server.address)
+        self.address, self.http_address = server.address, server.http_address
+        self._started.set_result(None)
         await asyncio.to_thread(self._stop.wait)
         await server.stop()

@@ -26,7 +26,7 @@ from pydantic_settings import (
 
 from pyconv import bundled
 from pyconv.errors import InputError, unknown_name
-from pyconv.server.settings import ModelSpec, Settings
+from pyconv.server.settings import DEFAULT_HTTP_PORT, ModelSpec, Settings
 
 PREFIX = "PYCONV_SERVE_"
 FILE_VARIABLE = f"{PREFIX}CONFIG"
@@ -112,6 +112,8 @@ def gather(
     if models is None:
         models = [] if checked.get("model_dir") else bundled.names()
     specs = [ModelSpec.parse(text) for text in models]
+    # Whoever takes any free port for gRPC wants no fixed one for HTTP.
+    checked.setdefault("http_port", 0 if checked.get("port") == 0 else DEFAULT_HTTP_PORT)
     return Configuration(Settings(models=specs, **checked), origins, file)
 
 

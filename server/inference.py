@@ -23,6 +23,7 @@ from pyconv.errors import InputError, PictureError, unknown_name
 from pyconv.metadata import Layer
 from pyconv.model import Model
 from pyconv.server.errors import DeadlineError, LimitError, NotFoundError
+from pyconv.server.metrics import Metrics
 from pyconv.server.models import Models, ServedModel
 from pyconv.server.requests import (
     Activated,
@@ -40,6 +41,7 @@ from pyconv.server.requests import (
 from pyconv.server.scheduler import Lane, Runner, Scheduler, Tensors
 from pyconv.server.settings import MIB, Settings
 from pyconv.server.statistics import Measured
+from pyconv.server.status import code_name
 
 if TYPE_CHECKING:
     from pyconv.summary import Summary
@@ -57,7 +59,8 @@ class Inference:
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
         self._settings = settings
-        self._scheduler = Scheduler(settings.concurrency, _note_run)
+        self.metrics = Metrics()
+        self._scheduler = Scheduler(settings.concurrency, self._note_run)
         self._lanes: dict[ServedModel, Lane] = {}
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="pyconv-prepare")
         self._streams = 0
@@ -80,12 +83,11 @@ class Inference:
             DeadlineError: the deadline has passed.
             ModelError: the network is no classifier.
         """
-        served = self._select(selection)
-        model = served.model
-        with served.statistics.request() as request:
+        with self._request(selection) as (served, request):
+            model = served.model
             run, tensors = await self._run(served, images, (model.main_output,), deadline, request)
             output = tensors[model.main_output]
-            predictions = await self._work(
+            predictions = await self.work(
                 output.nbytes, lambda: model.likeliest(model.scores(output), top)
             )
             return Classified(run, predictions)
@@ -107,33 +109,32 @@ class Inference:
             BusyError: too many requests wait for the model.
             DeadlineError: the deadline has passed.
         """
-        served = self._select(selection)
-        self._check_outputs(layers)
-        for choice in layers:
-            if choice.name not in served.layers:
-                raise NotFoundError(unknown_name("layer", choice.name, served.layers))
-        names = dict.fromkeys(choice.name for choice in layers) or dict.fromkeys(served.layers)
-        wanted = {name: served.model.layer(name) for name in names}
-        outputs = tuple(dict.fromkeys(layer.tensor for layer in wanted.values()))
-        with served.statistics.request() as request:
+        with self._request(selection) as (served, request):
+            self._check_outputs(layers)
+            for choice in layers:
+                if choice.name not in served.layers:
+                    raise NotFoundError(unknown_name("layer", choice.name, served.layers))
+            names = dict.fromkeys(choice.name for choice in layers) or dict.fromkeys(served.layers)
+            wanted = {name: served.model.layer(name) for name in names}
+            outputs = tuple(dict.fromkeys(layer.tensor for layer in wanted.values()))
             run, tensors = await self._run(served, images, outputs, deadline, request)
-        values = {
-            name: served.model.keras_layout(layer, tensors[layer.tensor])
-            for name, layer in wanted.items()
-        }
-        if not layers:
-            # An ONNX file without a layer map also has tensors that belong to no image, such as the
-            # shape arithmetic around a Flatten: whoever wants one has to name it.
-            layers = [
-                LayerChoice(name)
-                for name, value in values.items()
-                if value.ndim >= 2 and len(value) == len(run.images)
-            ]
-        # Channels stand last in Keras' layout, and second in that of ONNX' own operators.
-        mapped = bool(served.model.metadata.layers)
-        chosen = [_choose(choice, values[choice.name], mapped) for choice in layers]
-        self._check_size(sum(layer.values.nbytes for layer in chosen))
-        return Activated(run, chosen)
+            values = {
+                name: served.model.keras_layout(layer, tensors[layer.tensor])
+                for name, layer in wanted.items()
+            }
+            if not layers:
+                # An ONNX file without a layer map also has tensors that belong to no image, such as
+                # the shape arithmetic around a Flatten: whoever wants one has to name it.
+                layers = [
+                    LayerChoice(name)
+                    for name, value in values.items()
+                    if value.ndim >= 2 and len(value) == len(run.images)
+                ]
+            # Channels stand last in Keras' layout, and second in that of ONNX' own operators.
+            mapped = bool(served.model.metadata.layers)
+            chosen = [_choose(choice, values[choice.name], mapped) for choice in layers]
+            self._check_size(sum(layer.values.nbytes for layer in chosen))
+            return Activated(run, chosen)
 
     async def infer(self, request: TensorRequest, *, deadline: float | None = None) -> Inferred:
         """Compute tensors from tensors.
@@ -146,12 +147,11 @@ class Inference:
             BusyError: too many requests wait for the model.
             DeadlineError: the deadline has passed.
         """
-        served = self._select(request.selection)
-        self._check_outputs(request.outputs)
-        choices = request.outputs or [OutputChoice(info.name) for info in served.model.outputs]
-        layers = [served.output(choice.name) for choice in choices]
-        check_inputs(served.model.inputs, request.inputs)
-        with served.statistics.request() as measure:
+        with self._request(request.selection) as (served, measure):
+            self._check_outputs(request.outputs)
+            choices = request.outputs or [OutputChoice(info.name) for info in served.model.outputs]
+            layers = [served.output(choice.name) for choice in choices]
+            check_inputs(served.model.inputs, request.inputs)
             images, rows = self._batch(served, request.inputs)
             tensors = tuple(dict.fromkeys(layer.tensor for layer in layers))
             key = tensors if rows and served.is_row_by_row(tensors) else None
@@ -214,10 +214,37 @@ class Inference:
                 "or send single requests"
             )
         self._streams += 1
+        self.metrics.streams.inc()
         try:
             yield
         finally:
             self._streams -= 1
+            self.metrics.streams.dec()
+
+    @contextmanager
+    def _request(self, selection: Selection) -> Iterator[tuple[ServedModel, Measured]]:
+        """Find the model, and count what happens in the block as one request for it."""
+        request = Measured()
+        served: ServedModel | None = None
+        try:
+            served = self._select(selection)
+            served.statistics.last_ms = time.time_ns() // 1_000_000
+            yield served, request
+        except BaseException as error:
+            name, version = (served.name, served.version) if served else ("", "")
+            self.metrics.refused(name, version, code_name(error))
+            if served:
+                served.statistics.fail.add(time.perf_counter_ns() - request.started_ns)
+            raise
+        took_ns = time.perf_counter_ns() - request.started_ns
+        served.statistics.answered(request, took_ns)
+        self.metrics.answered(served.name, served.version, took_ns / 1e9, request.queue_ns / 1e9)
+
+    def _note_run(self, runner: Runner, images: int, seconds: float) -> None:
+        if isinstance(runner, ServedModel):
+            runner.statistics.note_run(images, seconds)
+            engine = runner.model.engine
+            self.metrics.ran(runner.name, runner.version, engine, images, seconds)
 
     def _select(self, selection: Selection) -> ServedModel:
         return self.models.select(selection.name, selection.engine, selection.version)
@@ -246,7 +273,7 @@ class Inference:
         started = time.perf_counter()
         with lane.place():
             size_bytes = images.nbytes if isinstance(images, np.ndarray) else None
-            array, inputs = await self._work(
+            array, inputs = await self.work(
                 size_bytes, partial(_prepare, served.model, images, self._settings, deadline)
             )
         prepared = time.perf_counter()
@@ -258,7 +285,7 @@ class Inference:
         run = Run(served, array, prepare_ms, outcome.queue_s * 1e3, outcome.compute_s * 1e3)
         return run, outcome.tensors
 
-    async def _work(self, size_bytes: int | None, work: Callable[[], _T]) -> _T:
+    async def work(self, size_bytes: int | None, work: Callable[[], _T]) -> _T:
         """Do something here where it is a matter of microseconds, and on a thread otherwise."""
         if size_bytes is not None and size_bytes <= _SMALL_BYTES:
             return work()
@@ -304,11 +331,6 @@ class Inference:
                 f"most {self._settings.max_message_bytes / MIB:g} MiB at once; ask for fewer "
                 "images, layers or channels"
             )
-
-
-def _note_run(runner: Runner, images: int, seconds: float) -> None:
-    if isinstance(runner, ServedModel):
-        runner.statistics.note_run(images, seconds)
 
 
 _SMALL_BYTES = 1 << 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +15,7 @@ from pyconv.server import datatypes, parameters, status
 from pyconv.server.inference import Inference
 from pyconv.server.repository import Description, Repository
 from pyconv.server.requests import Inferred, OutputChoice, Selection, TensorRequest
-from pyconv.server.statistics import Duration
+from pyconv.server.statistics import Duration, Statistics
 from pyconv.server.streams import in_order
 from pyconv.v2 import open_inference_pb2 as pb
 from pyconv.v2 import open_inference_pb2_grpc
@@ -125,39 +125,14 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         """See the protocol."""
         async with status.aborting(context):
             entry = self._repository.describe(request.name, request.version)
-            return pb.ModelConfigResponse(config=_config(entry))
+            return pb.ModelConfigResponse(config=config(entry))
 
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: _Context
     ) -> pb.ModelStatisticsResponse:
         """See the protocol."""
         async with status.aborting(context):
-            return pb.ModelStatisticsResponse(
-                model_stats=[
-                    pb.ModelStatistics(
-                        name=name,
-                        version=version,
-                        last_inference=stats.last_ms,
-                        inference_count=stats.images,
-                        execution_count=sum(runs.count for runs in stats.runs.values()),
-                        inference_stats=pb.InferStatistics(
-                            success=_duration(stats.success),
-                            fail=_duration(stats.fail),
-                            queue=_duration(stats.queue),
-                            compute_input=_duration(stats.prepare),
-                            compute_infer=_duration(stats.compute),
-                            compute_output=_duration(stats.finish),
-                        ),
-                        batch_stats=[
-                            pb.InferBatchStatistics(batch_size=size, compute_infer=_duration(runs))
-                            for size, runs in sorted(stats.runs.items())
-                        ],
-                    )
-                    for name, version, stats in self._repository.statistics(
-                        request.name, request.version
-                    )
-                ]
-            )
+            return statistics(self._repository.statistics(request.name, request.version))
 
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: _Context
@@ -203,11 +178,16 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             )
             for output in request.outputs
         ]
+        # Raw contents are taken as they lie; typed ones are brought into an array one by one.
+        raw = bool(request.raw_input_contents)
+        size_bytes = 0 if raw else request.ByteSize()
+        inputs = await self._inference.work(size_bytes, lambda: _inputs(request))
         inferred = await self._inference.infer(
-            TensorRequest(selection, _inputs(request), outputs),
+            TensorRequest(selection, inputs, outputs),
             deadline=parameters.deadline(asked, deadline),
         )
-        return _response(request, inferred)
+        answer_bytes = 0 if raw else sum(array.nbytes for _, array in inferred.outputs)
+        return await self._inference.work(answer_bytes, lambda: _response(request, inferred))
 
     async def _answer(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
         try:
@@ -318,9 +298,10 @@ def _sizes(shape: Sequence[int | None] | None) -> list[int]:
     return [-1 if size is None else size for size in ((None,) if shape is None else shape)]
 
 
-def _config(entry: Description) -> pb.ModelConfig:
+def config(entry: Description) -> pb.ModelConfig:
+    """How a model is batched, in Triton's terms."""
     first = 1 if entry.max_batch_size else 0  # with a batch, its axis is understood
-    config = pb.ModelConfig(
+    made = pb.ModelConfig(
         name=entry.name,
         platform=entry.platform,
         backend=entry.backend,
@@ -339,8 +320,36 @@ def _config(entry: Description) -> pb.ModelConfig:
         ],
     )
     if entry.max_batch_size:
-        config.dynamic_batching.max_queue_delay_microseconds = round(entry.max_wait_ms * 1e3)
-    return config
+        made.dynamic_batching.max_queue_delay_microseconds = round(entry.max_wait_ms * 1e3)
+    return made
+
+
+def statistics(found: Iterable[tuple[str, str, Statistics]]) -> pb.ModelStatisticsResponse:
+    """What models have done: name, version and numbers of each."""
+    return pb.ModelStatisticsResponse(
+        model_stats=[
+            pb.ModelStatistics(
+                name=name,
+                version=version,
+                last_inference=stats.last_ms,
+                inference_count=stats.images,
+                execution_count=sum(runs.count for runs in stats.runs.values()),
+                inference_stats=pb.InferStatistics(
+                    success=_duration(stats.success),
+                    fail=_duration(stats.fail),
+                    queue=_duration(stats.queue),
+                    compute_input=_duration(stats.prepare),
+                    compute_infer=_duration(stats.compute),
+                    compute_output=_duration(stats.finish),
+                ),
+                batch_stats=[
+                    pb.InferBatchStatistics(batch_size=size, compute_infer=_duration(runs))
+                    for size, runs in sorted(stats.runs.items())
+                ],
+            )
+            for name, version, stats in found
+        ]
+    )
 
 
 def _data_type(info: TensorInfo) -> str:

@@ -28,12 +28,15 @@ def engine(parameters: Parameters) -> EngineName | None:
     return cast(EngineName, name)
 
 
-def deadline(parameters: Parameters, given: float | None) -> float | None:
+def deadline(
+    parameters: Parameters, given: float | None, arrived: float | None = None
+) -> float | None:
     """When the caller gives up, by `time.monotonic()`: the sooner of what it says in two ways.
 
     Args:
         parameters: of which `timeout` is in microseconds.
         given: what the transport says.
+        arrived: when the request came; now if None.
 
     Raises:
         InputError: the timeout is no integer, or below 0.
@@ -46,7 +49,7 @@ def deadline(parameters: Parameters, given: float | None) -> float | None:
         )
     if not timeout_us:
         return given
-    asked = time.monotonic() + timeout_us / 1e6
+    asked = (time.monotonic() if arrived is None else arrived) + timeout_us / 1e6
     return asked if given is None else min(asked, given)
 
 

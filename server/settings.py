@@ -13,6 +13,8 @@ from pyconv.errors import InputError
 from pyconv.pictures import MAX_PIXELS
 
 DEFAULT_PORT = 50051
+DEFAULT_HTTP_PORT = 8080
+"""Of `pyconv serve`; a server inside a program has no HTTP unless it is told to."""
 MIB = 1 << 20
 
 
@@ -66,7 +68,9 @@ class Settings:
         watch_seconds: how often the folder is looked at; 0: only when told to.
         engines: on which engines each model is loaded; requests get the first unless they choose.
         host: the address to listen on.
-        port: the port; 0 takes a free one.
+        port: gRPC's port; 0 takes a free one.
+        http_port: HTTP's port, for the Open Inference Protocol in JSON, the metrics and the web
+            page; 0 takes a free one, -1 is none.
         threads: how many threads the engine may use for one call.
         weights: how the native engine keeps the weights of dense layers.
         concurrency: how many runs of networks there are at the same time.
@@ -98,6 +102,7 @@ class Settings:
     engines: Sequence[EngineName] = ("native",)
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    http_port: int = -1
     threads: int = 1
     weights: WeightStorage = "float32"
     concurrency: int = os.cpu_count() or 1
@@ -129,6 +134,8 @@ class Settings:
             raise InputError(f"engines: expected each at most once, got {list(self.engines)}")
         if not 0 <= self.port <= 65535:
             raise InputError(f"port: expected 0 to 65535, got {self.port}")
+        if not -1 <= self.http_port <= 65535:
+            raise InputError(f"http_port: expected -1 to 65535, got {self.http_port}")
         for name in (
             "threads",
             "concurrency",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pyconv.server.scheduler import Outcome
@@ -70,17 +68,8 @@ class Statistics:
     finish: Duration = field(default_factory=Duration)
     runs: dict[int, Duration] = field(default_factory=dict)
 
-    @contextmanager
-    def request(self) -> Iterator[Measured]:
-        """Count what happens in the block as one request."""
-        self.last_ms = time.time_ns() // 1_000_000
-        request = Measured()
-        try:
-            yield request
-        except BaseException:
-            self.fail.add(time.perf_counter_ns() - request.started_ns)
-            raise
-        took_ns = time.perf_counter_ns() - request.started_ns
+    def answered(self, request: Measured, took_ns: int) -> None:
+        """Count a request that got its answer."""
         before_ns = request.prepare_ns + request.queue_ns + request.compute_ns
         self.images += request.images
         self.success.add(took_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -67,6 +68,16 @@ def status_of(error: Exception) -> Status:
     _log.error("a request failed", exc_info=error)
     message = "the server failed on this request; its log has the details"
     return Status(grpc.StatusCode.INTERNAL, 500, message)
+
+
+def code_name(error: BaseException) -> str:
+    """The name of gRPC's status for an error, such as `"NOT_FOUND"`; nothing is logged."""
+    if isinstance(error, asyncio.CancelledError):
+        return grpc.StatusCode.CANCELLED.name
+    for kind, code, _ in _CODES:
+        if isinstance(error, kind):
+            return code.name
+    return grpc.StatusCode.INTERNAL.name
 
 
 def deadline(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:

@@ -1,7 +1,8 @@
-"""Serve models over gRPC.
+"""Serve models over gRPC and HTTP.
 
-Speaks pyconv.v1.Classifier, the standard health service and server reflection. Prints the address
-once it answers. SIGTERM or Ctrl-C stops it when the requests in flight are finished.
+Speaks pyconv.v1.Classifier, the Open Inference Protocol (KServe V2) over gRPC and over HTTP, the
+standard health service and server reflection. Prints the addresses once it answers. SIGTERM or
+Ctrl-C stops it when the requests in flight are finished.
 
 Every setting may be a variable of the environment or stand in a TOML file too. A flag counts before
 the variable, the variable before the file. --print-config shows what came out and from where, in
@@ -15,7 +16,7 @@ import json
 import math
 from pathlib import Path
 
-HELP = "serve models over gRPC"
+HELP = "serve models over gRPC and HTTP"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)",
     )
     network.add_argument(
-        "--port", type=int, metavar="N", help="the port; 0 takes a free one (default: 50051)"
+        "--port",
+        type=int,
+        metavar="N",
+        help="the port for gRPC; 0 takes a free one (default: 50051)",
+    )
+    network.add_argument(
+        "--http-port",
+        type=int,
+        metavar="N",
+        help="the port for HTTP: REST, metrics, the web page; 0 takes a free one, -1 is none "
+        "(default: 8080; a free one where --port is 0)",
     )
     security = parser.add_argument_group("who may ask")
     security.add_argument(
@@ -225,12 +236,18 @@ def run(args: argparse.Namespace) -> int:
     def tell(server: Server) -> None:
         names = list(server.models)
         if args.json:
-            facts = {"address": server.address, "models": names, "engines": settings.engines}
+            facts = {
+                "address": server.address,
+                "http_address": server.http_address,
+                "models": names,
+                "engines": settings.engines,
+            }
             print(json.dumps(facts), flush=True)
         else:
             print(
                 f"serving {', '.join(names)} ({' and '.join(settings.engines)}) "
-                f"on {server.address}",
+                f"on {server.address}"
+                + (f" and http://{server.http_address}" if server.http_address else ""),
                 flush=True,
             )
 

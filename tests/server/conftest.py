@@ -24,6 +24,7 @@ def settings(small_classifier: Path, small_unexplained: Path, small_maps: Path) 
         ],
         engines=["native", "onnxruntime"],
         port=0,
+        http_port=0,
         max_images=64,
         max_message_bytes=1 << 16,
         max_heat_maps=50,
@@ -32,9 +33,21 @@ def settings(small_classifier: Path, small_unexplained: Path, small_maps: Path) 
 
 
 @pytest.fixture(scope="session")
-def address(settings: Settings) -> Iterator[str]:
-    with BackgroundServer(settings) as address:
-        yield address
+def server(settings: Settings) -> Iterator[BackgroundServer]:
+    server = BackgroundServer(settings)
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def address(server: BackgroundServer) -> str:
+    return server.address
+
+
+@pytest.fixture(scope="session")
+def http(server: BackgroundServer) -> str:
+    """The address of HTTP, as a URL begins."""
+    return f"http://{server.http_address}"
 
 
 @pytest.fixture

@@ -60,7 +60,9 @@ def triton_python() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(
+    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
     """The usual models, and for every datatype one that gives back what it is given."""
     folder = tmp_path_factory.mktemp("types")
     models = list(settings.models)
@@ -78,21 +80,27 @@ def server(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iter
         path = folder / f"same-{name}.onnx"
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
         models.append(ModelSpec(path.stem, str(path), engines=["onnxruntime"]))
-    with BackgroundServer(replace(settings, models=models)) as address:
-        yield address
+    running = BackgroundServer(replace(settings, models=models, http_port=0))
+    with running as address:
+        yield {"grpc": address, "http": running.http_address}
 
 
-@pytest.fixture(scope="module", params=["grpc"])
+@pytest.fixture(scope="module", params=["grpc", "http"])
 def answers(
     request: pytest.FixtureRequest,
-    server: str,
+    server: dict[str, str],
     triton_python: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """What the client was told, all of it at once: starting it is what takes the time."""
     file = tmp_path_factory.mktemp("client") / "arrays.npz"
     np.savez(file, images=_images(), datatypes=json.dumps(list(_TYPES)), **_TYPES)
-    command = [triton_python, str(_HERE / "tritonclient_program.py"), request.param, server]
+    command = [
+        triton_python,
+        str(_HERE / "tritonclient_program.py"),
+        request.param,
+        server[request.param],
+    ]
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return {"protocol": request.param, **json.loads(done.stdout)}

@@ -1,0 +1,59 @@
+"""HTTP's port: beside gRPC's, in the same process and on the same event loop."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from pyconv.errors import ServerError
+from pyconv.server.inference import Inference
+from pyconv.server.repository import Repository
+from pyconv.server.rest import make_app
+from pyconv.server.security import Security
+from pyconv.server.settings import Settings
+
+
+class Http:
+    """Listens from `start` to `stop`."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        repository: Repository,
+        settings: Settings,
+        security: Security,
+    ) -> None:
+        self._settings = settings
+        self._tls = security.tls
+        self._runner = web.AppRunner(
+            make_app(inference, repository, settings, security.tokens),
+            handler_cancellation=True,  # what nobody waits for any more is not computed
+            access_log=None,
+            shutdown_timeout=settings.grace_seconds,
+        )
+
+    async def start(self) -> int:
+        """Listen.
+
+        Returns:
+            The port that was taken.
+
+        Raises:
+            ServerError: the address cannot be listened on.
+        """
+        host, port = self._settings.host, self._settings.http_port
+        await self._runner.setup()
+        try:
+            context = self._tls.ssl_context() if self._tls is not None else None
+            await web.TCPSite(self._runner, host, port, ssl_context=context).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ServerError(
+                f"cannot listen on {host}:{port} for HTTP: {error.strerror or error}; choose "
+                "another port (0 takes a free one, -1 does without)"
+            ) from error
+        taken: int = self._runner.addresses[0][1]
+        return taken
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish those in flight within the grace period, and end."""
+        await self._runner.cleanup()
