@@ -25,7 +25,7 @@ def _write(folder: Path, text: str) -> Path:
 def test_nothing_given_is_the_defaults() -> None:
     found = gather({}, environ={"PATH": "/bin", "PYCONV_ISA": "avx2"})
     assert [spec.name for spec in found.settings.models] == ["digits", "fashion"]
-    assert found.settings == Settings(models=found.settings.models)
+    assert found.settings == Settings(models=found.settings.models, http_port=8080)
     assert set(found.origins.values()) == {"default"}
 
 
@@ -131,13 +131,8 @@ def test_every_setting_has_a_flag_with_its_default() -> None:
     assert set(actions) == {field.name for field in dataclasses.fields(Settings)}
     for field in dataclasses.fields(Settings):
         said = (actions[field.name].help or "").rpartition("(default: ")[2].rstrip(")")
-<<<<<<< HEAD
-        unsure = {"models", "engines", "concurrency", "max_message_bytes"}
+        unsure = {"models", "http_port", "engines", "concurrency", "max_message_bytes"}
         if field.name not in unsure and field.default is not None:
-=======
-        unsure = {"models", "model_dir", "http_port", "engines", "concurrency", "max_message_bytes"}
-        if field.name not in unsure:
->>>>>>> daaeffc (Speak the Open Inference Protocol over HTTP, and count for Prometheus)
             default = field.default
             same = said == default if isinstance(default, str) else _number(said) == default
             assert same, (field.name, said, default)

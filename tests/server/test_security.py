@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import ssl
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -290,3 +293,42 @@ def test_garbage_instead_of_a_handshake_harms_nobody(mutual: str, files: _Files)
             raw.sendall(garbage)
     assert threading.active_count() < 50
     test_mutual_tls_lets_its_own_clients_in(mutual, files)
+
+
+# -- Over HTTP -------------------------------------------------------------------------------------
+
+
+def test_http_asks_for_certificates_and_tokens_too(settings: Settings, files: _Files) -> None:
+    secured = BackgroundServer(
+        replace(
+            settings,
+            models=settings.models[:1],
+            engines=["native"],
+            tls_certificate=files.server,
+            tls_key=files.server,
+            tls_client_ca=files.ca,
+            token_file=files.tokens,
+        )
+    )
+
+    def ask(path: str, token: str = "", client: Path | None = files.client) -> int:
+        trusting = ssl.create_default_context(cafile=files.ca)
+        if client is not None:
+            trusting.load_cert_chain(client)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(f"https://{secured.http_address}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, context=trusting, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    with secured:
+        assert ask("/v2", _TOKENS[0]) == 200
+        assert ask("/v2", _TOKENS[0][:-1]) == 401
+        assert ask("/v2") == 401
+        assert ask("/metrics") == 401
+        assert ask("/v2/health/ready") == 200
+        assert ask("/web/../v2") == 404  # no way around by the open part
+        with pytest.raises(OSError, match=r"certificate required|closed|reset"):
+            ask("/v2/health/ready", client=None)
