@@ -79,6 +79,16 @@ class Dataset:
             return self.test_images, self.test_labels
         raise InputError(unknown_name("split", name, ("train", "test")))
 
+    def first(self, count: int) -> Dataset:
+        """The first images of both splits, at most so many of each."""
+        return Dataset(
+            self.train_images[:count],
+            self.train_labels[:count],
+            self.test_images[:count],
+            self.test_labels[:count],
+            self.labels,
+        )
+
     def sample(
         self, name: Split, count: int, *, label: str | None = None, seed: int | None = None
     ) -> NDArray[np.intp]:

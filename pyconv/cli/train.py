@@ -133,6 +133,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         **given,
     )
     parser.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="use only the first N images of each split, to try something out (default: all)",
+        **given,
+    )
+    parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the run's files"
     )
     again = parser.add_mutually_exclusive_group()

@@ -130,6 +130,7 @@ def fit(
     on_start: Callable[[keras.Model], None] | None = None,
     on_batch: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    snapshot: Callable[[keras.Model, Epoch], None] | None = None,
 ) -> tuple[keras.Model, list[Epoch]]:
     """Train from the last finished epoch in the checkpoint, or from fresh weights, to the end.
 
@@ -144,6 +145,8 @@ def fit(
         on_start: called with the network before the first epoch.
         on_batch: called after every batch.
         on_epoch: called after every epoch that has been kept.
+        snapshot: called with the network after every epoch, before it is kept: so what it writes
+            is there for every epoch in the checkpoint.
 
     Returns:
         The network and the history from its first epoch on.
@@ -166,7 +169,7 @@ def fit(
         on_start(model)
     while len(history) < settings.epochs and not _reached(settings, history):
         number = len(history) + 1
-        started = time.perf_counter()
+        started, computed = time.perf_counter(), time.process_time()
         random = np.random.default_rng([settings.seed, number])
         order = training[random.permutation(len(training))]
         images = shifted(dataset.train_images[order], settings.shift, random)
@@ -197,8 +200,11 @@ def fit(
                 validation_loss=validation[0],
                 validation_accuracy=validation[1],
                 seconds=round(time.perf_counter() - started, 3),
+                cpu_seconds=round(time.process_time() - computed, 3),
             )
         )
+        if snapshot is not None:
+            snapshot(model, history[-1])
         checkpoint.save(model, history)
         if on_epoch is not None:
             on_epoch(history[-1])

@@ -25,7 +25,9 @@ class Epoch:
         test_accuracy: likewise.
         validation_loss: over the held-out training images, after the epoch; None without any.
         validation_accuracy: likewise.
-        seconds: how long it took, its measurements included.
+        seconds: how long it took by the clock, its measurements included.
+        cpu_seconds: what the process computed meanwhile, all threads together. Other work on the
+            machine makes `seconds` longer and leaves this nearly as it is.
     """
 
     epoch: int
@@ -36,6 +38,7 @@ class Epoch:
     validation_loss: float | None
     validation_accuracy: float | None
     seconds: float
+    cpu_seconds: float
 
 
 _COLUMNS = [field.name for field in dataclasses.fields(Epoch)]

@@ -136,18 +136,29 @@ def train(
     if settings.network == "convolutional":
         networks.check_sizes(settings, data.image_size(settings.data))
     import_keras("training a network")  # before anything is downloaded for it
-    dataset = data.load(settings.data, data_folder)
+    dataset = load_data(settings, data_folder)
     checkpoint.start(settings, anew=not resume)
     model, history = fit(
         settings, dataset, checkpoint, on_start=on_start, on_batch=on_batch, on_epoch=on_epoch
     )
     charts.draw(checkpoint.folder / "curves.png", _title(settings), history)
-    exported = _export(model, settings, dataset, checkpoint, engines, on_stage)
+    path = checkpoint.folder / "model.onnx"
+    exported = export_trained(model, settings, dataset, path, engines, on_stage)
     if on_stage is not None:
         on_stage("measuring it on all images")
     measured = accuracies(exported.path, dataset, exported.verification.engines)
     add_provenance(exported.path, {"epochs": len(history), "accuracy": measured})
     return Run(settings, checkpoint.folder, model, history, exported, measured)
+
+
+def load_data(settings: Settings, folder: str | Path | None = None) -> Dataset:
+    """The images that a run uses.
+
+    Raises:
+        DataError: the data set is broken or cannot be had.
+    """
+    dataset = data.load(settings.data, folder)
+    return dataset if settings.images is None else dataset.first(settings.images)
 
 
 def _check_folder(checkpoint: Checkpoint, settings: Settings, *, resume: bool, force: bool) -> None:
@@ -172,14 +183,15 @@ def _check_folder(checkpoint: Checkpoint, settings: Settings, *, resume: bool, f
             )
 
 
-def _export(
+def export_trained(
     model: keras.Model,
     settings: Settings,
     dataset: Dataset,
-    checkpoint: Checkpoint,
-    engines: Sequence[EngineName],
-    on_stage: Callable[[str], None] | None,
+    path: Path,
+    engines: Sequence[EngineName] = ENGINES,
+    on_stage: Callable[[str], None] | None = None,
 ) -> Exported:
+    """Export what `fit` trained, with what the settings and the data set say about it."""
     explanation = Explanation(
         labels=dataset.labels,
         scale=PIXEL_SCALE,
@@ -188,7 +200,7 @@ def _export(
     )
     return export(
         model,
-        checkpoint.folder / "model.onnx",
+        path,
         explanation,
         images={settings.data: dataset.test_images[:_COMPARED_IMAGES]},
         engines=engines,

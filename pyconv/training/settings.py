@@ -44,6 +44,8 @@ class Settings:
             a share between 0 and 1; None to train every epoch.
         validation: how many training images, chosen by the seed, are held out of training and
             measured after every epoch instead.
+        images: only the first so many training images, and as many test images at most, are used:
+            to try something out; None for all.
     """
 
     data: str
@@ -60,6 +62,7 @@ class Settings:
     seed: int = 0
     stop_at_accuracy: float | None = None
     validation: int = 0
+    images: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no training can have.
@@ -92,6 +95,8 @@ class Settings:
             )
         if self.seed > MOST_SEED:
             raise InputError(f"seed: expected at most {MOST_SEED}, got {self.seed}")
+        if self.images is not None and self.images < 1:
+            raise InputError(f"images: expected at least 1, got {self.images}")
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"learning_rate: expected more than 0, got {self.learning_rate}")
         if self.stop_at_accuracy is not None and not 0 < self.stop_at_accuracy <= 1:

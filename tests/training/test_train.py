@@ -33,7 +33,7 @@ def _weights(run: Run) -> list[np.ndarray]:
 
 
 def _figures(run: Run) -> list[Epoch]:
-    return [dataclasses.replace(row, seconds=0.0) for row in run.history]
+    return [dataclasses.replace(row, seconds=0.0, cpu_seconds=0.0) for row in run.history]
 
 
 def test_run_writes_its_files(quarters: Dataset, tmp_path: Path) -> None:
