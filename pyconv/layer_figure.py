@@ -1,16 +1,20 @@
-"""The lesson's figure: rows of pictures, columns of layers, asked from a server."""
+"""The lesson's figure: rows of pictures, columns of layers, of a model or asked from a server."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pyconv import figures
 from pyconv.client import Activations, Client, Picture
 from pyconv.engines.base import Array, EngineName
 from pyconv.errors import InputError, ModelError
-from pyconv.model import Prediction
+from pyconv.model import Model, Prediction
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,14 +81,7 @@ def compute(
         InputError: a picture cannot be read, or a layer or channel does not exist.
     """
     shapes = {layer.name: layer.shape for layer in client.describe(model, engine=engine).layers}
-    if layers is None:
-        layers = [name for name, shape in shapes.items() if len(shape) == 3][:LESSON_LAYERS]
-    if not layers:
-        raise InputError("layers: no layer of this network puts out maps; name the layers wanted")
-    chosen = {
-        name: list(channels) if channels is not None else _lesson_channel(shapes.get(name, ()))
-        for name in layers
-    }
+    chosen = _chosen(shapes, layers, channels)
     activations = client.activations(
         pictures, layers=chosen, model=model, engine=engine, return_inputs=True
     )
@@ -95,6 +92,48 @@ def compute(
     except ModelError:
         predictions = [None] * len(pictures)
     return LayerFigure(activations, chosen, captions, predictions)
+
+
+def of_model(model: Model, images: NDArray[np.uint8], captions: Sequence[str]) -> LayerFigure:
+    """The lesson's figure of a model that is loaded here: four layers, channel 32.
+
+    Args:
+        model: a classifier that names its layers.
+        images: (n, height, width) uint8, a row each.
+        captions: what to call each image.
+
+    Raises:
+        InputError: no layer puts out maps.
+    """
+    chosen = _chosen({layer.name: layer.shape for layer in model.layer_map}, None, None)
+    started = time.perf_counter()
+    layers = {
+        name: values[..., chosen[name]]
+        for name, values in model.activations(images, list(chosen)).items()
+    }
+    took_ms = 1e3 * (time.perf_counter() - started)
+    return LayerFigure(
+        Activations(layers, "", model.engine, 0.0, took_ms, images),
+        chosen,
+        captions,
+        [likeliest[0] for likeliest in model.classify(images)],
+    )
+
+
+def _chosen(
+    shapes: Mapping[str, Sequence[int | None]],
+    layers: Sequence[str] | None,
+    channels: Sequence[int] | None,
+) -> dict[str, list[int]]:
+    """The channels to show of each layer."""
+    if layers is None:
+        layers = [name for name, shape in shapes.items() if len(shape) == 3][:LESSON_LAYERS]
+    if not layers:
+        raise InputError("layers: no layer of this network puts out maps; name the layers wanted")
+    return {
+        name: list(channels) if channels is not None else _lesson_channel(shapes.get(name, ()))
+        for name in layers
+    }
 
 
 def _lesson_channel(shape: Sequence[int | None]) -> list[int]:

@@ -29,6 +29,7 @@ COMMANDS = (
     "summary",
     "explain",
     "train",
+    "study",
     "export",
     "quantize",
     "data",

@@ -265,14 +265,13 @@ class _Display:
 
     def epoch(self, done: Epoch) -> None:
         """Print what an epoch came to."""
-        held_out = (
+        measured = (
             f"  held out {done.validation_accuracy:.4f}"
             if done.validation_accuracy is not None
-            else ""
+            else f"  test loss {done.test_loss:.4f}  test accuracy {done.test_accuracy:.4f}"
         )
         self._console.print(
-            f"epoch {done.epoch:>2}  loss {done.loss:.4f}  accuracy {done.accuracy:.4f}{held_out}"
-            f"  test loss {done.test_loss:.4f}  test accuracy {done.test_accuracy:.4f}"
+            f"epoch {done.epoch:>2}  loss {done.loss:.4f}  accuracy {done.accuracy:.4f}{measured}"
             f"  {done.seconds:.1f} s",
             highlight=False,
             soft_wrap=True,

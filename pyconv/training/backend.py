@@ -11,23 +11,25 @@ from typing import Any
 from pyconv.errors import MissingExtraError
 
 
-def import_keras(purpose: str) -> Any:
+def import_keras(purpose: str, *, any_backend: bool = False) -> Any:
     """Keras, on TensorFlow.
 
     Args:
         purpose: what needs it, for the error, such as `"training a network"`.
+        any_backend: JAX or PyTorch will do, too, where `KERAS_BACKEND` names them.
 
     Raises:
-        MissingExtraError: Keras or TensorFlow is not installed, or Keras was already imported on
-            another backend.
+        MissingExtraError: Keras or its backend is not installed, or Keras runs on another backend
+            than TensorFlow where nothing else will do.
     """
-    import_tensorflow(purpose)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend == "tensorflow" or not any_backend:
+        import_tensorflow(purpose)
     try:
         import keras
     except ImportError:
         raise MissingExtraError("keras", "train", purpose) from None
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != "tensorflow" and not any_backend:
         raise MissingExtraError(
             f"Keras on TensorFlow (it runs on {keras.backend.backend()} here)", "train", purpose
         )

@@ -1,10 +1,10 @@
-"""The curves of a run: loss and accuracy by epoch."""
+"""The curves of a run, or of several: loss and accuracy by epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyconv.errors import MissingExtraError
 from pyconv.training.files import write_atomically
@@ -12,9 +12,11 @@ from pyconv.training.history import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Told apart by anyone (Okabe and Ito's colours).
 _COLOURS = {"training": "#0072b2", "held out": "#009e73", "test": "#d55e00"}
+_ORDER = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 _INK = "#22262b"
 _FAINT = "#6b7280"
 
@@ -30,14 +32,7 @@ def draw(path: Path, title: str, history: Sequence[Epoch]) -> None:
     Raises:
         MissingExtraError: Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError:
-        raise MissingExtraError("matplotlib", "train", "drawing the curves") from None
-
-    figure = Figure(figsize=(9.6, 4.0), layout=ConstrainedLayoutEngine(wspace=0.06))
-    figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=13, fontweight="bold")
+    figure = _figure(title)
     loss, accuracy = figure.subplots(1, 2)
     _curves(
         loss,
@@ -48,8 +43,6 @@ def draw(path: Path, title: str, history: Sequence[Epoch]) -> None:
             "test": [row.test_loss for row in history],
         },
     )
-    loss.set_title("Loss (mean cross-entropy)", loc="left", color=_INK, fontsize=11)
-    loss.set_ylim(0, 1.08 * loss.get_ylim()[1])
     _curves(
         accuracy,
         history,
@@ -59,17 +52,78 @@ def draw(path: Path, title: str, history: Sequence[Epoch]) -> None:
             "test": [row.test_accuracy for row in history],
         },
     )
-    accuracy.set_title("Accuracy", loc="left", color=_INK, fontsize=11)
-    accuracy.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
+    _label(loss, accuracy)
     accuracy.legend(frameon=False, loc="lower right", labelcolor=_INK)
     write_atomically(path, lambda file: figure.savefig(file, dpi=160))
+
+
+def compare(path: Path, title: str, histories: Mapping[str, Sequence[Epoch]]) -> None:
+    """Draw the curves of several networks into one picture file, replaced in one step.
+
+    Solid lines are the test images, with a ring where their loss is lowest; dotted ones the
+    training images.
+
+    Args:
+        path: the file; its suffix says the format.
+        title: above the whole picture.
+        histories: at least one epoch of each network, by its name.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
+    figure = _figure(title)
+    loss, accuracy = figure.subplots(1, 2)
+    for place, (name, history) in enumerate(histories.items()):
+        colour = _ORDER[place % len(_ORDER)]
+        epochs = [row.epoch for row in history]
+        for panel, tested, trained in (
+            (loss, [row.test_loss for row in history], [row.loss for row in history]),
+            (accuracy, [row.test_accuracy for row in history], [row.accuracy for row in history]),
+        ):
+            test: Any = tested  # Matplotlib leaves a gap where there is none
+            panel.plot(epochs, test, linewidth=2, color=colour, label=name)
+            panel.plot(epochs, trained, linewidth=1.2, linestyle=":", color=colour)
+        measured = [row for row in history if row.test_loss is not None]
+        if measured:
+            turn = min(measured, key=lambda row: row.test_loss or 0.0)
+            ring: Any = turn.test_loss
+            loss.plot(turn.epoch, ring, "o", markersize=9, fillstyle="none", color=colour)
+    _label(loss, accuracy)
+    accuracy.legend(frameon=False, loc="lower right", labelcolor=_INK)
+    figure.supxlabel(
+        "solid: test images, the ring where their loss is lowest · dotted: training images, "
+        "measured while learning",
+        x=0.012,
+        ha="left",
+        fontsize=8,
+        color=_FAINT,
+    )
+    write_atomically(path, lambda file: figure.savefig(file, dpi=110))
+
+
+def _figure(title: str) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError:
+        raise MissingExtraError("matplotlib", "train", "drawing the curves") from None
+    figure = Figure(figsize=(9.6, 4.0), layout=ConstrainedLayoutEngine(wspace=0.06))
+    figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=13, fontweight="bold")
+    return figure
+
+
+def _label(loss: Axes, accuracy: Axes) -> None:
+    loss.set_title("Loss (mean cross-entropy)", loc="left", color=_INK, fontsize=11)
+    loss.set_ylim(0, 1.08 * loss.get_ylim()[1])
+    accuracy.set_title("Accuracy", loc="left", color=_INK, fontsize=11)
+    accuracy.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
+    for panel in (loss, accuracy):
+        _style(panel)
 
 
 def _curves(
     panel: Axes, history: Sequence[Epoch], series: dict[str, Sequence[float | None]]
 ) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     for name, values in series.items():
         if None in values:
             continue
@@ -82,6 +136,11 @@ def _curves(
             color=_COLOURS[name],
             label=name,
         )
+
+
+def _style(panel: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     panel.set_xlabel("epoch", color=_FAINT)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panel.grid(axis="y", color="#e5e7eb", linewidth=0.8)

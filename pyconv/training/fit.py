@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from pyconv.data import Dataset
 from pyconv.errors import InputError, ModelError
 from pyconv.training import history as history_file
 from pyconv.training import keras_file, networks
+from pyconv.training.augmentation import augmented
 from pyconv.training.backend import import_keras, import_tensorflow
 from pyconv.training.files import write_atomically
 from pyconv.training.history import Epoch
@@ -112,7 +113,7 @@ class Checkpoint:
         if not self.model.exists():
             return None
         model = keras_file.load(self.model, training=True)
-        finished = int(model.optimizer.iterations.numpy()) // batches
+        finished = int(model.optimizer.iterations) // batches
         history = history_file.read(self.history)
         if len(history) < finished:
             raise ModelError(
@@ -131,6 +132,7 @@ def fit(
     on_batch: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     snapshot: Callable[[keras.Model, Epoch], None] | None = None,
+    keep_every: int = 1,
 ) -> tuple[keras.Model, list[Epoch]]:
     """Train from the last finished epoch in the checkpoint, or from fresh weights, to the end.
 
@@ -138,15 +140,18 @@ def fit(
     was left and resumed comes out as one that was not. After every epoch the checkpoint is
     replaced; leaving by an exception (Ctrl-C) keeps the last one.
 
+    Keras runs on TensorFlow, or on the backend that `KERAS_BACKEND` names.
+
     Args:
         settings: the run's.
         dataset: its images and labels.
         checkpoint: where to go on from, and where every finished epoch is kept.
         on_start: called with the network before the first epoch.
         on_batch: called after every batch.
-        on_epoch: called after every epoch that has been kept.
+        on_epoch: called after every epoch, when it has been kept.
         snapshot: called with the network after every epoch, before it is kept: so what it writes
             is there for every epoch in the checkpoint.
+        keep_every: the checkpoint is replaced after every so many epochs, and after the last.
 
     Returns:
         The network and the history from its first epoch on.
@@ -159,9 +164,10 @@ def fit(
     """
     training, held_out = _split(settings, len(dataset.train_images))
     batches = math.ceil(len(training) / settings.batch_size)
-    keras = import_keras("training a network")
-    # TensorFlow may otherwise add in another order, and get other sums, each time.
-    import_tensorflow("training a network").config.experimental.enable_op_determinism()
+    keras = import_keras("training a network", any_backend=True)
+    if keras.backend.backend() == "tensorflow":
+        # It may otherwise add in another order, and get other sums, each time.
+        import_tensorflow("training a network").config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(settings.seed)
 
     model, history = checkpoint.load(batches) or (_fresh(settings, dataset, batches), [])
@@ -172,9 +178,11 @@ def fit(
         started, computed = time.perf_counter(), time.process_time()
         random = np.random.default_rng([settings.seed, number])
         order = training[random.permutation(len(training))]
-        images = shifted(dataset.train_images[order], settings.shift, random)
+        images = augmented(dataset.train_images[order], settings.augmentation, random)
         logs = model.fit(
-            _batches(images, dataset.train_labels[order], settings.batch_size),
+            _inputs(images),
+            dataset.train_labels[order],
+            batch_size=settings.batch_size,
             shuffle=False,
             verbose=0,
             callbacks=_callbacks(on_batch, number, settings.epochs, batches),
@@ -184,19 +192,22 @@ def fit(
                 f"the training diverged in epoch {number}: its loss is {logs['loss'][0]}; expected "
                 f"a smaller learning_rate, got {settings.learning_rate:g}"
             )
-        test_loss, test_accuracy = _measure(model, dataset.test_images, dataset.test_labels)
-        validation = (
-            _measure(model, dataset.train_images[held_out], dataset.train_labels[held_out])
-            if len(held_out)
-            else (None, None)
-        )
+        # With images held out, the test images wait until everything has been chosen.
+        nothing: tuple[float | None, float | None] = (None, None)
+        test, validation = nothing, nothing
+        if len(held_out):
+            validation = _measure(
+                model, dataset.train_images[held_out], dataset.train_labels[held_out]
+            )
+        else:
+            test = _measure(model, dataset.test_images, dataset.test_labels)
         history.append(
             Epoch(
                 epoch=number,
                 loss=logs["loss"][0],
                 accuracy=logs["accuracy"][0],
-                test_loss=test_loss,
-                test_accuracy=test_accuracy,
+                test_loss=test[0],
+                test_accuracy=test[1],
                 validation_loss=validation[0],
                 validation_accuracy=validation[1],
                 seconds=round(time.perf_counter() - started, 3),
@@ -205,42 +216,29 @@ def fit(
         )
         if snapshot is not None:
             snapshot(model, history[-1])
-        checkpoint.save(model, history)
+        last = len(history) == settings.epochs or _reached(settings, history)
+        if last or number % keep_every == 0:
+            checkpoint.save(model, history)
         if on_epoch is not None:
             on_epoch(history[-1])
     return model, history
 
 
-def shifted(images: Pixels, most: int, random: np.random.Generator) -> Pixels:
-    """Move each image by a step of its own, whole pixels.
-
-    Args:
-        images: (n, height, width) uint8.
-        most: steps are drawn from -most to most, alike for rows and columns; 0 returns `images`.
-        random: draws the steps.
-
-    Returns:
-        (n, height, width) uint8; what comes in from outside is 0.
-    """
-    if most == 0:
-        return images
-    count, height, width = images.shape
-    padded = np.pad(images, ((0, 0), (most, most), (most, most)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    rows, columns = random.integers(0, 2 * most + 1, (2, count))
-    moved: Pixels = windows[np.arange(count), rows, columns]
-    return moved
-
-
 def _fresh(settings: Settings, dataset: Dataset, batches: int) -> keras.Model:
-    keras = import_keras("training a network")
+    keras = import_keras("training a network", any_backend=True)
     height, width = dataset.train_images.shape[1:3]
     model = networks.build(settings, (height, width, 1), len(dataset.labels))
     rate = settings.learning_rate
     if settings.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, batches * settings.epochs)
+    if settings.weight_decay:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay)
+        # Biases, and what scales and shifts a normalized map, have nothing to shrink from.
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    else:
+        optimizer = keras.optimizers.Adam(rate)
     model.compile(
-        optimizer=keras.optimizers.Adam(rate),
+        optimizer=optimizer,
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -266,19 +264,15 @@ def _reached(settings: Settings, history: list[Epoch]) -> bool:
     return stop is not None and bool(history) and history[-1].accuracy >= stop
 
 
-def _batches(images: Pixels, labels: Pixels, size: int) -> Any:
-    """A `tf.data.Dataset` of (n, height, width, 1) float32 and (n,) uint8."""
-    tf = import_tensorflow("training a network")
-    scale = np.float32(PIXEL_SCALE)
-
-    def scaled(pixels: Any, classes: Any) -> tuple[Any, Any]:
-        return tf.cast(pixels[..., tf.newaxis], tf.float32) * scale, classes
-
-    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(size).map(scaled).prefetch(2)
+def _inputs(images: Pixels) -> NDArray[np.float32]:
+    """What a network is shown: (n, height, width, 1) float32."""
+    return images[..., np.newaxis].astype(np.float32) * np.float32(PIXEL_SCALE)
 
 
 def _measure(model: keras.Model, images: Pixels, labels: Pixels) -> tuple[float, float]:
-    loss, accuracy = model.evaluate(_batches(images, labels, _MEASURED_AT_ONCE), verbose=0)
+    loss, accuracy = model.evaluate(
+        _inputs(images), labels, batch_size=_MEASURED_AT_ONCE, verbose=0
+    )
     return loss, accuracy
 
 
@@ -287,7 +281,7 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     if on_batch is None:
         return []
-    keras = import_keras("training a network")
+    keras = import_keras("training a network", any_backend=True)
 
     def report(batch: int, logs: dict[str, float]) -> None:
         on_batch(Progress(epoch, epochs, batch + 1, batches, logs["loss"], logs["accuracy"]))

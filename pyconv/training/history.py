@@ -21,7 +21,8 @@ class Epoch:
         epoch: its number, from 1.
         loss: over the training images, each measured in its batch while the network was learning.
         accuracy: likewise.
-        test_loss: over the test images, after the epoch.
+        test_loss: over the test images, after the epoch; None where training images are held out,
+            which are there to be looked at instead.
         test_accuracy: likewise.
         validation_loss: over the held-out training images, after the epoch; None without any.
         validation_accuracy: likewise.
@@ -33,8 +34,8 @@ class Epoch:
     epoch: int
     loss: float
     accuracy: float
-    test_loss: float
-    test_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
     validation_loss: float | None
     validation_accuracy: float | None
     seconds: float

@@ -25,7 +25,7 @@ def load(path: Path, *, training: bool = False) -> keras.Model:
         ModelError: it is missing, broken, or uses what cannot be read from a file.
         MissingExtraError: TensorFlow is not installed.
     """
-    keras = import_keras("reading a Keras model")
+    keras = import_keras("reading a Keras model", any_backend=True)
     if not path.is_file():
         raise ModelError(f"there is no file {path}: expected a Keras model (.keras)")
     if path.suffix not in (".h5", ".hdf5") and not zipfile.is_zipfile(path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyconv.errors import InputError
 from pyconv.training.backend import import_keras
@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     import keras
 
 
-def build(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> keras.Sequential:
+def build(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """The network that the settings describe, with fresh weights, not compiled.
+
+    A residual one (He et al. 2016, arXiv:1512.03385) has a stage for each entry of `filters`, with
+    max pooling between them: Conv2D (same padding), then `blocks` times two further Conv2D whose
+    result is added to what they got; each is followed by BatchNormalization and relu. The mean of
+    every map goes into Dense (softmax).
 
     A convolutional one is Conv2D (relu) and MaxPooling2D for each entry of `filters`, then Flatten,
     Dense (relu) and Dense (softmax); a dense one is the last three. Layers are named as Keras names
@@ -28,8 +33,10 @@ def build(settings: Settings, image_shape: tuple[int, int, int], classes: int) -
         InputError: the maps shrink below the kernel, or below the pooling's window.
         MissingExtraError: Keras is not installed.
     """
-    keras = import_keras("building a network")
+    keras = import_keras("building a network", any_backend=True)
     layers = keras.layers
+    if settings.network == "residual":
+        return _residual(settings, image_shape, classes)
     network = keras.Sequential([keras.Input(image_shape, name="image")], name=settings.network)
     if settings.network == "convolutional":
         check_sizes(settings, image_shape[:2])
@@ -46,6 +53,41 @@ def build(settings: Settings, image_shape: tuple[int, int, int], classes: int) -
     network.add(layers.Dense(settings.hidden, activation="relu", name="dense"))
     network.add(layers.Dense(classes, activation="softmax", name="dense_1"))
     return network
+
+
+def _residual(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    keras = import_keras("building a network", any_backend=True)
+    layers = keras.layers
+    number = 0
+
+    def normalized(x: Any, filters: int) -> Any:
+        nonlocal number
+        suffix = f"_{number}" if number else ""
+        number += 1
+        x = layers.Conv2D(
+            filters,
+            settings.kernel_size,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"conv2d{suffix}",
+        )(x)
+        return layers.BatchNormalization(name=f"batch_normalization{suffix}")(x)
+
+    image = keras.Input(image_shape, name="image")
+    x = image
+    for stage, filters in enumerate(settings.filters):
+        if stage and settings.pool > 1:
+            x = layers.MaxPooling2D(settings.pool, name=f"max_pooling2d_{stage}")(x)
+        x = layers.ReLU(name=f"relu_stage{stage}")(normalized(x, filters))
+        for block in range(settings.blocks):
+            name = f"stage{stage}_block{block}"
+            inner = layers.ReLU(name=f"relu_{name}")(normalized(x, filters))
+            x = layers.Add(name=f"add_{name}")([x, normalized(inner, filters)])
+            x = layers.ReLU(name=f"out_{name}")(x)
+    x = layers.GlobalAveragePooling2D(name="global_average_pooling2d")(x)
+    x = layers.Dense(classes, activation="softmax", name="dense")(x)
+    return keras.Model(image, x, name="residual")
 
 
 def check_sizes(settings: Settings, size: tuple[int, int]) -> None:

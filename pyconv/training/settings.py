@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pyconv.errors import InputError, ModelError, unknown_name
+from pyconv.training.augmentation import Augmentation
 
-NetworkName = Literal["convolutional", "dense"]
+NetworkName = Literal["convolutional", "dense", "residual"]
 
 ScheduleName = Literal["constant", "cosine"]
 
-NETWORKS: tuple[NetworkName, ...] = ("convolutional", "dense")
+NETWORKS: tuple[NetworkName, ...] = ("convolutional", "dense", "residual")
 SCHEDULES: tuple[ScheduleName, ...] = ("constant", "cosine")
 
 MOST_SEED = 2**32 - 1
@@ -27,18 +28,24 @@ class Settings:
 
     Attributes:
         data: a data set's name, as `pyconv.data.load` takes it.
-        network: `"convolutional"`, or `"dense"`: the baseline, Flatten and two Dense layers.
-        filters: filters of each convolution, one entry a layer; a dense network ignores it.
+        network: `"convolutional"`, `"dense"`: the baseline, Flatten and two Dense layers, or
+            `"residual"`: stages of normalized convolutions with short cuts (`networks.build`).
+        filters: filters of each convolution, one entry a layer; of a residual network, one entry a
+            stage; a dense network ignores it.
+        blocks: residual blocks a stage, of a residual network.
         kernel_size: rows and columns of every convolution's kernel.
-        pool: rows and columns of the max pooling after every convolution; 1 for none.
-        hidden: units of the hidden Dense layer.
+        pool: rows and columns of the max pooling after every convolution, or between the stages of
+            a residual network; 1 for none.
+        hidden: units of the hidden Dense layer; a residual network has none.
         epochs: how many times the network sees the training images.
         batch_size: images a step of the optimizer.
         learning_rate: Adam's; with a schedule, its first.
         schedule: `"constant"`, or `"cosine"`: the learning rate falls to 0 along half a cosine,
             step by step until the last epoch (Loshchilov and Hutter 2017, arXiv:1608.03983).
-        shift: every epoch moves each training image by up to so many pixels along both axes, drawn
-            anew from the seed; what comes in from outside is black.
+        weight_decay: the share of a weight, times the learning rate, by which every step shrinks it
+            (AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101); 0 for plain Adam.
+        rotate, zoom, shift, flip, erase: how every epoch changes the training images, drawn anew
+            from the seed (`augmentation.Augmentation`).
         seed: of the first weights and of the order of the images.
         stop_at_accuracy: training ends after the first epoch whose training accuracy reaches this,
             a share between 0 and 1; None to train every epoch.
@@ -54,11 +61,17 @@ class Settings:
     kernel_size: int = 3
     pool: int = 2
     hidden: int = 128
+    blocks: int = 1
     epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 1e-3
     schedule: ScheduleName = "constant"
+    weight_decay: float = 0.0
+    rotate: float = 0.0
+    zoom: float = 0.0
     shift: int = 0
+    flip: bool = False
+    erase: int = 0
     seed: int = 0
     stop_at_accuracy: float | None = None
     validation: int = 0
@@ -80,15 +93,22 @@ class Settings:
             "hidden": 1,
             "epochs": 1,
             "batch_size": 1,
+            "blocks": 1,
+            "weight_decay": 0,
+            "rotate": 0,
+            "zoom": 0,
             "shift": 0,
+            "erase": 0,
             "seed": 0,
             "validation": 0,
         }
         for name, least in lowest.items():
             value = getattr(self, name)
-            if value < least:
+            if not value >= least:
                 raise InputError(f"{name}: expected at least {least}, got {value}")
-        if self.network == "convolutional" and (not self.filters or min(self.filters) < 1):
+        if not self.zoom < 1:
+            raise InputError(f"zoom: expected a share below 1, got {self.zoom}")
+        if self.network != "dense" and (not self.filters or min(self.filters) < 1):
             raise InputError(
                 f"filters: expected a count of at least 1 for each convolution, "
                 f"got {list(self.filters)}; a network without convolutions is called dense"
@@ -104,6 +124,11 @@ class Settings:
                 f"stop_at_accuracy: expected a share above 0 and up to 1, such as 0.98, "
                 f"got {self.stop_at_accuracy}"
             )
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How every epoch changes the training images."""
+        return Augmentation(self.rotate, self.zoom, self.shift, self.flip, self.erase)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values for JSON."""

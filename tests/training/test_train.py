@@ -16,7 +16,6 @@ from pyconv.data import Dataset
 from pyconv.errors import InputError, ModelError
 from pyconv.training import Epoch, Progress, Run, Settings, train
 from pyconv.training import history as history_file
-from pyconv.training.fit import shifted
 
 pytestmark = [
     pytest.mark.train,
@@ -113,32 +112,6 @@ def test_learning_rate_falls_to_nothing_along_a_cosine(quarters: Dataset, tmp_pa
     assert float(rate) == pytest.approx(0.0, abs=1e-9)
     halfway = float(run.model.optimizer._learning_rate(5))
     assert halfway == pytest.approx(SMALL.learning_rate / 2)
-
-
-def test_shifted_images_are_moved_by_whole_pixels() -> None:
-    random = np.random.default_rng(0)
-    images = random.integers(1, 256, (300, 5, 7), np.uint8)
-    steps = set()
-    for before, after in zip(images, shifted(images, 2, random), strict=True):
-        found = [
-            (row, column)
-            for row in range(-2, 3)
-            for column in range(-2, 3)
-            if np.array_equal(after, _moved(before, row, column))
-        ]
-        assert len(found) == 1
-        steps.update(found)
-    assert len(steps) == 25
-
-
-def _moved(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    result = np.zeros_like(image)
-    height, width = image.shape
-    for row in range(height):
-        for column in range(width):
-            if 0 <= row - rows < height and 0 <= column - columns < width:
-                result[row, column] = image[row - rows, column - columns]
-    return result
 
 
 def test_another_seed_gives_another_run(quarters: Dataset, tmp_path: Path) -> None:

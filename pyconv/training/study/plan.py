@@ -117,9 +117,7 @@ _ALL = (
         "early-stop",
         "Stopping once 98 of 100 training images are right",
         "After which epoch does the training accuracy pass 0.98 on digits?",
-        (
-            Variant("16", _digits(16, stop=0.98), (Lesson(test=0.9818, epochs=2),)),
-        ),
+        (Variant("16", _digits(16, stop=0.98), (Lesson(test=0.9818, epochs=2),)),),
     ),
 )
 

@@ -7,8 +7,8 @@
                                    002.onnx     …
 
 Studies share their runs: one that wants 5 epochs of a network takes epoch 5 of a run that another
-study has trained for 20, and a run that is too short is trained on. At a constant learning rate that
-is the same network, weight by weight (`pyconv.training.fit`).
+study has trained for 20, and a run that is too short is trained on. At a constant learning rate
+that is the same network, weight by weight (`pyconv.training.fit`).
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def epoch_path(folder: Path, epoch: int) -> Path:
 
 def run_folder(out: Path, settings: Settings) -> Path:
     """Where a run is kept: everything but how long it is trained stands in the name."""
-    network = (
-        "dense" if settings.network == "dense" else "-".join(str(n) for n in settings.filters)
-    )
+    network = "dense" if settings.network == "dense" else "-".join(str(n) for n in settings.filters)
     return out / "runs" / f"{settings.data}-{network}-seed{settings.seed}"
 
 
