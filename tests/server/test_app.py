@@ -186,7 +186,7 @@ sys.exit(serve.run(parser.parse_args(sys.argv[1:])))
 @contextmanager
 def _serving(model: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-c", _SLOW_SERVER, "--model", str(model)]
-    command += ["--engine", "onnxruntime", "--port", "0", *flags]
+    command += ["--engine", "onnxruntime", "--port", "0", "--http-port", "-1", *flags]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
