@@ -12,8 +12,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pyconv.errors import ServerError
+from pyconv.errors import InputError, ServerError
 from pyconv.server.authentication import Authentication
+from pyconv.server.calls import Calls
 from pyconv.server.classifier import Classifier
 from pyconv.server.health import Health
 from pyconv.server.inference import Inference
@@ -22,6 +23,7 @@ from pyconv.server.open_inference import OpenInference
 from pyconv.server.repository import Repository
 from pyconv.server.security import Security, exposure
 from pyconv.server.settings import Settings
+from pyconv.server.tracing import Tracing
 from pyconv.v1 import classifier_pb2, classifier_pb2_grpc
 from pyconv.v2 import open_inference_pb2, open_inference_pb2_grpc
 
@@ -49,14 +51,16 @@ class Server:
         inference: Inference,
         repository: Repository,
         security: Security,
+        tracing: Tracing | None,
     ) -> None:
+        self._tracing = tracing
         self._settings = settings
         self._security = security
         self._inference = inference
         self._repository = repository
         self._health = Health([CLASSIFIER, OPEN_INFERENCE])
         self._server = grpc.aio.server(
-            interceptors=[Authentication(security.tokens)] if security.tokens else None,
+            interceptors=_interceptors(settings, security, tracing),
             options=[
                 # A second server on a port that is taken shall fail, not share its requests.
                 ("grpc.so_reuseport", 0),
@@ -83,14 +87,16 @@ class Server:
         Raises:
             ModelError: a model cannot be loaded.
             InputError: a certificate, key or token file is not what it must be.
+            MissingExtraError: traces are wanted, and OpenTelemetry is not installed.
             ServerError: the address cannot be listened on.
         """
         security = Security.of(settings)
+        tracing = Tracing() if settings.trace else None
         inference = Inference(Models(), settings)
         repository = Repository(inference, settings)
         try:
             await repository.start()
-            server = cls(settings, inference, repository, security)
+            server = cls(settings, inference, repository, security, tracing)
             if settings.http_port >= 0:
                 await server._listen_http()
             await server._server.start()
@@ -105,21 +111,40 @@ class Server:
         """The names of the models that are loaded."""
         return self._inference.models.names
 
+    async def reload(self) -> None:
+        """Take in the models and the tokens that have changed; failures are logged."""
+        _log.info("reloading")
+        if self._security.tokens is not None:
+            try:
+                self._security.tokens.reload()
+            except InputError as error:
+                _log.error("the tokens stay as they were: %s", error)
+        await self._repository.reload()
+
     async def stop(self) -> None:
-        """Refuse new requests, finish those in flight within the grace period, and end."""
+        """Refuse new requests, finish those in flight within the grace period, and end.
+
+        Where the settings say so, requests are still taken for a while after health has said that
+        the server is stopping.
+        """
         self._health.stop()
         await self._repository.close()
+        await asyncio.sleep(self._settings.drain_seconds)
         stopping = [self._server.stop(self._settings.grace_seconds)]
         if self._http is not None:
             stopping.append(self._http.stop())
         await asyncio.gather(*stopping)
         self._inference.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def _listen_http(self) -> None:
         # Whoever has no use for HTTP does not wait for aiohttp to be imported.
         from pyconv.server.http import Http
 
-        self._http = Http(self._inference, self._repository, self._settings, self._security)
+        self._http = Http(
+            self._inference, self._repository, self._settings, self._security, self._tracing
+        )
         port = await self._http.start()
         self.http_address = f"{_bracketed(self._settings.host)}:{port}"
 
@@ -145,7 +170,7 @@ def _bracketed(host: str) -> str:
 
 
 async def serve(settings: Settings, ready: Callable[[Server], None]) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+    """Serve until SIGTERM or SIGINT; a second signal ends the process at once; SIGHUP reloads.
 
     Args:
         settings: what to serve, and where.
@@ -160,10 +185,31 @@ async def serve(settings: Settings, ready: Callable[[Server], None]) -> None:
     server = await Server.start(settings)
     if warning := exposure(settings):
         _log.warning(warning)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(server.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     ready(server)
     await told.wait()
+    _log.info("stopping; requests in flight have %g s", settings.grace_seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(number)
     await server.stop()
+
+
+def _interceptors(
+    settings: Settings, security: Security, tracing: Tracing | None
+) -> Sequence[grpc.aio.ServerInterceptor]:
+    """What every call passes, the outermost first."""
+    found: list[grpc.aio.ServerInterceptor] = [Calls(lines=settings.log_requests)]
+    if tracing is not None:
+        found.insert(0, tracing.interceptor)
+    if security.tokens is not None:
+        found.append(Authentication(security.tokens))
+    return found

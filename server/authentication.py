@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from pyconv.server.logs import REQUEST_ID, request_id
 from pyconv.server.security import Tokens
 
 REFUSAL = "expected the header authorization: Bearer TOKEN with one of this server's API tokens"
@@ -47,12 +48,12 @@ def _refusing(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler
     """A handler of the same kind that refuses: the kind decides how a call is answered."""
 
     async def refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL, _trailers())
 
     async def refuse_stream(
         _: object, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL, _trailers())
         yield
 
     make = {
@@ -62,3 +63,7 @@ def _refusing(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
     return make(refuse_stream if handler.response_streaming else refuse)
+
+
+def _trailers() -> tuple[tuple[str, str], ...]:
+    return ((REQUEST_ID, request_id()),)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from pyconv.errors import ServerError
+from pyconv.server import http_calls
 from pyconv.server.inference import Inference
 from pyconv.server.repository import Repository
 from pyconv.server.rest import make_app
 from pyconv.server.security import Security
 from pyconv.server.settings import Settings
+from pyconv.server.tracing import Tracing
 
 
 class Http:
@@ -21,11 +23,16 @@ class Http:
         repository: Repository,
         settings: Settings,
         security: Security,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self._tls = security.tls
+        app = make_app(inference, repository, settings, security.tokens)
+        app.middlewares.insert(0, http_calls.middleware(lines=settings.log_requests))
+        if tracing is not None:
+            app.middlewares.insert(0, tracing.http_middleware())
         self._runner = web.AppRunner(
-            make_app(inference, repository, settings, security.tokens),
+            app,
             handler_cancellation=True,  # what nobody waits for any more is not computed
             access_log=None,
             shutdown_timeout=settings.grace_seconds,

@@ -87,14 +87,37 @@ class Tls:
 
     def check(self) -> None:
         """Raise InputError where the files are not what they must be."""
-        self.ssl_context()
+        self._new_context()
 
     def ssl_context(self) -> ssl.SSLContext:
-        """For a server on Python's ssl.
+        """For a server on Python's ssl; it reads a changed certificate before the next handshake.
+
+        Authorities of clients that are taken out of their file are trusted until the restart.
 
         Raises:
             InputError: as at first.
         """
+        context = self._new_context()
+        stamp = self._stamps()
+
+        def renew(handshake: ssl.SSLObject, _: str | None, of: ssl.SSLContext) -> None:
+            nonlocal stamp
+            now = self._stamps()
+            if now != stamp:
+                stamp = now
+                try:
+                    self._new_context()  # whatever is wrong shows here
+                    context.load_cert_chain(self._certificate, self._key)
+                    if self._client_ca is not None:
+                        context.load_verify_locations(self._client_ca)
+                except (InputError, OSError) as error:
+                    _log.error("the certificate stays as it was: %s", error)
+            handshake.context = context
+
+        context.sni_callback = renew  # called with every ClientHello
+        return context
+
+    def _new_context(self) -> ssl.SSLContext:
         for path in (self._certificate, self._key, self._client_ca):
             if path is not None:
                 read(path)  # says which file is missing, which ssl does not

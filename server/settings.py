@@ -11,6 +11,7 @@ from pyconv import bundled
 from pyconv.engines.base import EngineName, WeightStorage
 from pyconv.errors import InputError
 from pyconv.pictures import MAX_PIXELS
+from pyconv.server.logs import LogFormat, LogLevel
 
 DEFAULT_PORT = 50051
 DEFAULT_HTTP_PORT = 8080
@@ -85,12 +86,18 @@ class Settings:
         max_streams: the most streams that are open at the same time.
         max_heat_maps: the most pictures drawn for one request.
         grace_seconds: how long a stopping server waits for the requests in flight.
+        drain_seconds: how long a stopping server still takes requests, after it has said that it is
+            not ready: the time that balancers need to hear of it.
         tls_certificate: a PEM file with the server's certificate; it talks TLS only where given.
         tls_key: a PEM file with the certificate's private key.
         tls_client_ca: a PEM file of the authorities that a client's certificate must come from;
             clients need none if None.
         token_file: a file of API tokens, one a line, of which every request must carry one; it
             need not if None.
+        log_format: what is logged: lines of text, or one JSON object a line.
+        log_level: the least that is logged.
+        log_requests: whether every request is logged.
+        trace: whether spans are sent to OpenTelemetry.
 
     Raises:
         InputError: a value that makes no sense.
@@ -116,10 +123,15 @@ class Settings:
     max_streams: int = 256
     max_heat_maps: int = 1024
     grace_seconds: float = 10.0
+    drain_seconds: float = 0.0
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     token_file: Path | None = None
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "warning"
+    log_requests: bool = False
+    trace: bool = False
 
     def __post_init__(self) -> None:
         if not self.models and self.model_dir is None:
@@ -154,7 +166,7 @@ class Settings:
             raise InputError(
                 f"max_message_bytes: expected less than 2 GiB, got {self.max_message_bytes}"
             )
-        for name in ("grace_seconds", "max_wait_ms", "watch_seconds"):
+        for name in ("grace_seconds", "drain_seconds", "max_wait_ms", "watch_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -20,6 +20,7 @@ from pyconv.server.errors import (
     NotFoundError,
     NotReadyError,
 )
+from pyconv.server.logs import REQUEST_ID, request_id
 
 _log = logging.getLogger("pyconv.server")
 
@@ -65,6 +66,7 @@ def status_of(error: Exception) -> Status:
         if isinstance(error, kind):
             retry_after_ms = error.retry_after_ms if isinstance(error, BusyError) else None
             return Status(code, http, _shorten(str(error)), retry_after_ms)
+    request_id()  # so that the line has one
     _log.error("a request failed", exc_info=error)
     message = "the server failed on this request; its log has the details"
     return Status(grpc.StatusCode.INTERNAL, 500, message)
@@ -105,12 +107,12 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
     """End the call with the status of an error.
 
     A hint when to come again travels as gRPC's own `grpc-retry-pushback-ms`, which its clients
-    heed where they retry.
+    heed where they retry. The request's id goes along, to find it in the log.
     """
     status = status_of(error)
-    trailers: tuple[tuple[str, str], ...] = ()
+    trailers: tuple[tuple[str, str], ...] = ((REQUEST_ID, request_id()),)
     if status.retry_after_ms is not None:
-        trailers = (("grpc-retry-pushback-ms", str(status.retry_after_ms)),)
+        trailers += (("grpc-retry-pushback-ms", str(status.retry_after_ms)),)
     await context.abort(status.code, status.message, trailers)
 
 

@@ -185,6 +185,38 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="seconds that a stopping server waits for the requests in flight (default: 10)",
     )
     operation.add_argument(
+        "--drain",
+        dest="drain_seconds",
+        type=float,
+        metavar="S",
+        help="seconds that a stopping server still takes requests after it has said that it is not "
+        "ready, so that balancers hear of it (default: 0)",
+    )
+    operation.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        help="how to log on standard error: for people, or one JSON object a line (default: text)",
+    )
+    operation.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        help="the least to log (default: warning)",
+    )
+    operation.add_argument(
+        "--log-requests",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="log a line for every request: its id (that of its header x-request-id, or a new "
+        "one), method, status and time",
+    )
+    operation.add_argument(
+        "--trace",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="send a span for every request to OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT "
+        "says",
+    )
+    operation.add_argument(
         "--config",
         type=Path,
         default=None,
@@ -219,8 +251,8 @@ exit status: 0 after SIGTERM or Ctrl-C, 1 if the server cannot start"""
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     import asyncio
-    import logging
 
+    from pyconv.server import logs
     from pyconv.server.app import Server, serve
     from pyconv.server.configuration import gather, setting_names
 
@@ -231,7 +263,7 @@ def run(args: argparse.Namespace) -> int:
         print(configuration.to_toml(), end="")
         return 0
     settings = configuration.settings
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_format, settings.log_level, requests=settings.log_requests)
 
     def tell(server: Server) -> None:
         names = list(server.models)

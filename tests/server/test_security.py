@@ -332,3 +332,28 @@ def test_http_asks_for_certificates_and_tokens_too(settings: Settings, files: _F
         assert ask("/web/../v2") == 404  # no way around by the open part
         with pytest.raises(OSError, match=r"certificate required|closed|reset"):
             ask("/v2/health/ready", client=None)
+
+
+def test_http_serves_a_renewed_certificate_without_a_restart(
+    small_classifier: Path, tmp_path: Path
+) -> None:
+    first, second = trustme.CA(), trustme.CA()
+    served = _write(tmp_path, "served", first.issue_cert("127.0.0.1"))
+    second.cert_pem.write_to_path(tmp_path / "second")
+    specs = [ModelSpec("small", str(small_classifier))]
+    pair = {"tls_certificate": served, "tls_key": served}
+    server = BackgroundServer(Settings(models=specs, port=0, http_port=0, **pair))  # type: ignore[arg-type]
+
+    def ask() -> int:
+        trusting = ssl.create_default_context(cafile=tmp_path / "second")
+        url = f"https://{server.http_address}/v2/health/ready"
+        with urllib.request.urlopen(url, context=trusting, timeout=10) as answer:
+            return int(answer.status)
+
+    with server:
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            ask()
+        _write(tmp_path, "renewed", second.issue_cert("127.0.0.1")).replace(served)
+        assert ask() == 200
+        served.write_text("half a certificate", encoding="utf-8")
+        assert ask() == 200

@@ -1,0 +1,114 @@
+"""What holds for every call whatever its method: its id in the logs, and its line there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from pyconv.server.logs import REQUEST_ID, begin_request, request_id
+
+_log = logging.getLogger("pyconv.server.requests")
+
+if TYPE_CHECKING:
+    _Handler = grpc.RpcMethodHandler[Any, Any]
+
+_STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class Calls(grpc.aio.ServerInterceptor):
+    """Takes the id that a caller gave a request, and writes a line for every request.
+
+    Args:
+        lines: whether to write the lines; without, a call costs a look at its headers.
+    """
+
+    def __init__(self, *, lines: bool) -> None:
+        self._lines = lines
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        """See grpc.aio.ServerInterceptor."""
+        given = None
+        for name, value in handler_call_details.invocation_metadata:
+            if name == REQUEST_ID:
+                given = str(value)
+        begin_request(given)
+        handler = await continuation(handler_call_details)
+        if handler is None or not self._lines:
+            return handler
+        return _with_lines(handler, handler_call_details.method)
+
+
+def tell(method: str, status: str, started: float, peer: str) -> None:
+    """Write the line of a request that has ended.
+
+    Args:
+        method: such as `"/inference.GRPCInferenceService/ModelInfer"` or `"POST /v2/…"`.
+        status: how it ended, in the terms of its protocol.
+        started: when it began, by `time.perf_counter()`.
+        peer: who asked.
+    """
+    took_ms = round((time.perf_counter() - started) * 1e3, 3)
+    request_id()  # so that the line has one
+    extra = {"method": method, "status": status, "took_ms": took_ms, "peer": peer}
+    _log.info("%s %s %.3f ms %s", method, status, took_ms, peer, extra=extra)
+
+
+def _with_lines(handler: _Handler, method: str) -> _Handler:
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        started = time.perf_counter()
+        try:
+            return await _behavior(handler)(request, context)
+        except asyncio.CancelledError:
+            context.set_code(grpc.StatusCode.CANCELLED)
+            raise
+        finally:
+            tell(method, _status(context), started, context.peer())
+
+    async def stream(
+        request: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        started = time.perf_counter()
+        try:
+            async for response in _behavior(handler)(request, context):
+                yield response
+        except asyncio.CancelledError:
+            context.set_code(grpc.StatusCode.CANCELLED)
+            raise
+        finally:
+            tell(method, _status(context), started, context.peer())
+
+    make: Callable[..., _Handler] = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    return make(
+        stream if handler.response_streaming else answer,
+        handler.request_deserializer,
+        handler.response_serializer,
+    )
+
+
+def _behavior(handler: _Handler) -> Callable[..., Any]:
+    kinds = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+    found: Callable[..., Any] = next(
+        method for kind in kinds if (method := getattr(handler, kind)) is not None
+    )
+    return found
+
+
+def _status(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    code: Any = context.code()  # a number, until somebody has set a StatusCode
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _STATUS_NAMES.get(code or 0, "UNKNOWN")

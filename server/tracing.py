@@ -1,0 +1,70 @@
+"""OpenTelemetry traces: a span a request, in the trace that its caller is in.
+
+What exports them, and where to, is set by OpenTelemetry's own variables, such as
+`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME` and `OTEL_TRACES_SAMPLER`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import grpc
+
+from pyconv.errors import MissingExtraError
+from pyconv.server import logs
+
+_HEALTH = "grpc.health.v1.Health"
+
+
+class Tracing:
+    """The tracer of one server.
+
+    Args:
+        provider: where spans go; OTLP by the environment's settings if None.
+
+    Raises:
+        MissingExtraError: OpenTelemetry, of the extra `tracing`, is not installed.
+    """
+
+    def __init__(self, provider: Any = None) -> None:
+        try:
+            from opentelemetry import trace
+            from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+        except ImportError:
+            raise MissingExtraError("opentelemetry", "tracing", "tracing requests") from None
+        self._provider = provider or _otlp_provider()
+        health = filters.service_name(_HEALTH)
+        self.interceptor: grpc.aio.ServerInterceptor = aio_server_interceptor(
+            self._provider, filter_=filters.negate(health)
+        )
+
+        def trace_id() -> str:
+            context = trace.get_current_span().get_span_context()
+            return format(context.trace_id, "032x") if context.is_valid else ""
+
+        logs.show_traces(trace_id)
+
+    def http_middleware(self) -> Any:
+        """The same for aiohttp."""
+        from opentelemetry.instrumentation.aiohttp_server import create_aiohttp_middleware
+
+        return create_aiohttp_middleware(tracer_provider=self._provider)
+
+    def close(self) -> None:
+        """Send what has not been sent yet."""
+        self._provider.shutdown()
+
+
+def _otlp_provider() -> Any:
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise MissingExtraError("opentelemetry", "tracing", "tracing requests") from None
+    name = os.environ.get("OTEL_SERVICE_NAME", "pyconv")
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
