@@ -90,32 +90,27 @@ class Tls:
         self._new_context()
 
     def ssl_context(self) -> ssl.SSLContext:
-        """For a server on Python's ssl; it reads a changed certificate before the next handshake.
-
-        Authorities of clients that are taken out of their file are trusted until the restart.
+        """For a server on Python's ssl; it reads changed files before the next handshake.
 
         Raises:
             InputError: as at first.
         """
-        context = self._new_context()
+        listening = current = self._new_context()
         stamp = self._stamps()
 
         def renew(handshake: ssl.SSLObject, _: str | None, of: ssl.SSLContext) -> None:
-            nonlocal stamp
+            nonlocal current, stamp
             now = self._stamps()
             if now != stamp:
                 stamp = now
                 try:
-                    self._new_context()  # whatever is wrong shows here
-                    context.load_cert_chain(self._certificate, self._key)
-                    if self._client_ca is not None:
-                        context.load_verify_locations(self._client_ca)
-                except (InputError, OSError) as error:
+                    current = self._new_context()
+                except InputError as error:
                     _log.error("the certificate stays as it was: %s", error)
-            handshake.context = context
+            handshake.context = current
 
-        context.sni_callback = renew  # called with every ClientHello
-        return context
+        listening.sni_callback = renew  # called with every ClientHello, with a name or without
+        return listening
 
     def _new_context(self) -> ssl.SSLContext:
         for path in (self._certificate, self._key, self._client_ca):

@@ -15,6 +15,7 @@ from pyconv.errors import MissingExtraError
 from pyconv.server import logs
 
 _HEALTH = "grpc.health.v1.Health"
+_UNTRACED_PATHS = ("/v2/health/", "/metrics")
 
 
 class Tracing:
@@ -46,10 +47,36 @@ class Tracing:
         logs.show_traces(trace_id)
 
     def http_middleware(self) -> Any:
-        """The same for aiohttp."""
-        from opentelemetry.instrumentation.aiohttp_server import create_aiohttp_middleware
+        """The same for aiohttp, by OpenTelemetry's conventions for HTTP."""
+        from aiohttp import web
+        from opentelemetry.propagate import extract
+        from opentelemetry.trace import SpanKind, Status, StatusCode
 
-        return create_aiohttp_middleware(tracer_provider=self._provider)
+        tracer = self._provider.get_tracer("pyconv.server")
+
+        @web.middleware
+        async def trace(request: web.Request, handler: Any) -> web.StreamResponse:
+            if request.path.startswith(_UNTRACED_PATHS):
+                return await handler(request)  # type: ignore[no-any-return]
+            resource = request.match_info.route.resource
+            route = resource.canonical if resource is not None else ""
+            with tracer.start_as_current_span(
+                f"{request.method} {route}".strip(),
+                context=extract(request.headers),
+                kind=SpanKind.SERVER,
+                attributes={
+                    "http.request.method": request.method,
+                    "http.route": route,
+                    "url.path": request.path,
+                },
+            ) as span:
+                response: web.StreamResponse = await handler(request)
+                span.set_attribute("http.response.status_code", response.status)
+                if response.status >= 500:
+                    span.set_status(Status(StatusCode.ERROR))
+                return response
+
+        return trace
 
     def close(self) -> None:
         """Send what has not been sent yet."""
