@@ -37,6 +37,7 @@ constexpr std::size_t kAnyNumber = 0;
 struct Entry {
   std::size_t inputs;  // how many, or kAnyNumber
   std::variant<FloatFactory, TypedFactory> make;
+  std::size_t optional = 0;  // how many more may follow
 };
 
 // Every operator, once.
@@ -49,7 +50,7 @@ const std::map<std::string, Entry>& registry() {
       {"average_pool2d", {1, make_average_pool2d}},
       {"cast", {1, make_cast}},
       {"concat", {kAnyNumber, make_concat}},
-      {"conv2d", {1, make_conv2d}},
+      {"conv2d", {1, make_conv2d, 1}},
       {"conv2d_transpose", {1, make_conv2d_transpose}},
       {"dense", {1, make_dense}},
       {"dequantize", {3, make_dequantize}},
@@ -115,10 +116,11 @@ std::unique_ptr<Operator> make_operator(const Attributes& attributes, std::span<
     throw ArgumentError("there is no operator '" + attributes.operation() + "'");
   }
   const Entry& entry = found->second;
-  if (entry.inputs == kAnyNumber ? inputs.empty() : inputs.size() != entry.inputs) {
-    throw ArgumentError(attributes.operation(), "inputs",
-                        entry.inputs == kAnyNumber ? "at least 1" : std::to_string(entry.inputs),
-                        std::to_string(inputs.size()));
+  const std::size_t most = entry.inputs + entry.optional;
+  if (entry.inputs == kAnyNumber ? inputs.empty() : inputs.size() < entry.inputs || inputs.size() > most) {
+    std::string expected = entry.inputs == kAnyNumber ? "at least 1" : std::to_string(entry.inputs);
+    if (entry.optional > 0) expected += " to " + std::to_string(most);
+    throw ArgumentError(attributes.operation(), "inputs", expected, std::to_string(inputs.size()));
   }
   std::unique_ptr<Operator> made;
   if (const auto* make = std::get_if<TypedFactory>(&entry.make)) {

@@ -227,6 +227,7 @@ Tensor conv2d(const Attributes& attributes, std::span<const Tensor> inputs) {
               }
             }
           }
+          if (attributes.integer("residual", 0) != 0) sum += get(inputs[1], n, i, j, f);
           element(y, n, i, j, f) = activated(sum, attributes);
         }
       }

@@ -27,6 +27,7 @@ struct Conv {
   std::int64_t groups = 1;
   std::int64_t pool = 0;  // a window of so many rows and columns, 2 apart
   std::string activation = "relu";
+  bool residual = false;
 };
 
 std::string text(const Integers& integers) {
@@ -59,14 +60,21 @@ void add(std::vector<Case>& cases, const Conv& conv) {
       attributes.set("pool_strides", Integers{2, 2});
     }
     attributes.set("channels_first", channels_first);
+    attributes.set("residual", std::int64_t{conv.residual});
     const Shape x = channels_first != 0 ? Shape{2, conv.in, conv.height, conv.width}
                                         : Shape{2, conv.height, conv.width, conv.in};
+    std::vector<Shape> inputs = {x};
+    if (conv.residual) {
+      if (channels_first != 0) continue;
+      inputs.push_back(
+          {2, map(conv.height, 0, conv.kernel_height), map(conv.width, 1, conv.kernel_width), conv.out});
+    }
     std::ostringstream name;
     name << "conv2d in " << conv.in << " out " << conv.out << " map " << conv.height << "x" << conv.width
          << " kernel " << conv.kernel_height << "x" << conv.kernel_width << " pads " << text(conv.pads)
          << "stride " << conv.stride << " dilation " << conv.dilation << " groups " << conv.groups << " pool "
-         << conv.pool << (channels_first != 0 ? " channels first" : "");
-    cases.push_back({name.str(), attributes, {x}});
+         << conv.pool << (channels_first != 0 ? " channels first" : "") << (conv.residual ? " residual" : "");
+    cases.push_back({name.str(), attributes, inputs});
   }
 }
 
@@ -227,6 +235,8 @@ std::vector<Case> convolution_cases() {
     for (const std::int64_t channels : {16, 17, 33}) {
       add(cases, {channels, channels, 7, 7, 3, 3, kSome, 1, 1, 1, 0, activation});
       add(cases, {channels, channels, 7, 7, 2, 2, kSome, 1, 1, 1, 0, activation});
+      add(cases, {channels, channels, 7, 7, 3, 3, kSome, 1, 1, 1, 0, activation, true});
+      add(cases, {channels, channels, 7, 7, 1, 1, {0, 0, 0, 0}, 1, 1, 1, 0, activation, true});
     }
   }
   return cases;

@@ -296,6 +296,35 @@ def test_conv2d_channels_first_equals_channels_last(case: Case, isa: str) -> Non
     np.testing.assert_array_equal(got, expected)
 
 
+ADDED = [
+    *(replace(case, activation=activation, batch=batch)
+      for case in (
+          depthwise(17, pads=(1, 1, 1, 1)), POINTWISE, replace(POINTWISE, strides=(2, 2)), INDIRECT,
+          replace(INDIRECT, channels=4, filters=6, groups=2, size=(12, 13)), STENCIL,
+          replace(WINOGRAD, size=(13, 11), pads=(1, 1, 1, 1)),
+      )
+      for activation, batch in (("linear", 1), ("relu6", 3), ("gelu", 0), ("hard_swish", 2))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("channels_first", [0, 1])
+@pytest.mark.parametrize("case", ADDED, ids=str)
+def test_conv2d_adds_a_residual_before_its_activation(
+    case: Case, channels_first: int, isa: str, product_tolerance: Callable[..., float]
+) -> None:
+    images, attributes = case.images(), case.attributes() | {"residual": 1}
+    residual = np.random.default_rng(7).uniform(-5, 5, expected_output(case).shape)
+    residual = residual.astype(np.float32)
+    expected = _core.reference_operator("conv2d", [images, residual], attributes)
+    if channels_first:
+        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        attributes["channels_first"] = 1
+    got = _core.run_operator("conv2d", [images, residual], attributes, isa=isa)
+    # hard_swish is the steepest, by 1.5.
+    tolerance = 1.5 * product_tolerance(case.terms, algorithm_of(case, isa)) + 2.0**-20
+    np.testing.assert_allclose(got, expected, rtol=2.0**-21, atol=tolerance)
+
+
 POOLED = [
     replace(STENCIL, size=(8, 8), pool=(2, 2, 2, 2), exact=True),
     replace(STENCIL, size=(8, 8), channels=1, filters=16, pool=(2, 2, 2, 2)),
@@ -389,8 +418,20 @@ def test_conv2d_refuses_wrong_shapes(uniform: Callable[..., NDArray[np.float32]]
         ([x], {"kernel": kernel, "bias": uniform(3)}, r"bias: expected shape \(4,\)"),
         ([x], {}, "kernel: expected a float32 array, got nothing"),
         ([x], {"kernel": kernel, "stride": [1, 1]}, "no attribute named stride"),
-        ([x, x], {"kernel": kernel}, "inputs: expected 1, got 2"),
-        ([], {"kernel": kernel}, "inputs: expected 1, got 0"),
+        ([x, x], {"kernel": kernel}, "inputs: expected x alone, unless residual is 1, got 2"),
+        ([x, x, x], {"kernel": kernel}, "inputs: expected 1 to 2, got 3"),
+        ([], {"kernel": kernel}, "inputs: expected 1 to 2, got 0"),
+        (
+            [x],
+            {"kernel": kernel, "residual": 1},
+            "expected x and the residual that is added, got 1",
+        ),
+        ([x, x], {"kernel": kernel, "residual": 1}, r"the output's shape, \(1, 3, 3, 4\), got"),
+        (
+            [x, x],
+            {"kernel": kernel, "residual": 1, "pool_size": [2, 2]},
+            "a pool cannot be fused behind a residual",
+        ),
     ]
     for inputs, attributes, message in wrong:
         with pytest.raises(InputError, match=message):

@@ -28,7 +28,9 @@ Conv2dAlgorithm::Conv2dAlgorithm(const Attributes& attributes, const Shape& x,
       in_(x[3]),
       groups_(attributes.integer("groups", 1)),
       out_(kernel_.shape.rank() == 4 ? kernel_.shape[3] : 0),
-      activation_(ActivationSpec::parse(attributes)) {
+      residual_(attributes.integer("residual", 0) != 0),
+      last_activation_(ActivationSpec::parse(attributes)) {
+  if (!residual_) activation_ = last_activation_;
   const std::string& operation = attributes.operation();
   if (kernel_.shape.rank() != 4 || kernel_.shape.count() == 0) {
     throw ArgumentError(operation, "kernel",
@@ -57,6 +59,10 @@ Conv2dAlgorithm::Conv2dAlgorithm(const Attributes& attributes, const Shape& x,
   out_height_ = map_height_;
   out_width_ = map_width_;
   if (attributes.has("pool_size") || attributes.has("pool_strides")) {
+    if (residual_) {
+      throw ArgumentError(operation +
+                          ": a pool cannot be fused behind a residual: pool in a step of its own");
+    }
     pool_ = Pool{parse_pair(attributes, "pool_size", 1), parse_pair(attributes, "pool_strides", 1)};
     const WindowAxis rows{pool_->size[0], pool_->strides[0], 1, 0, 0};
     const WindowAxis columns{pool_->size[1], pool_->strides[1], 1, 0, 0};
@@ -91,13 +97,20 @@ const float* Conv2dAlgorithm::channels_last(const float* x, std::int64_t image, 
 }
 
 std::string Conv2dAlgorithm::algorithm() const {
-  return (channels_first_ ? "from channels first, " : "") + method() + activation_.fused_text() +
-         (pool_ ? ", fused max_pool2d" : "");
+  return (channels_first_ ? "from channels first, " : "") + method() + (residual_ ? ", fused add" : "") +
+         last_activation_.fused_text() + (pool_ ? ", fused max_pool2d" : "");
 }
 
 std::int64_t Conv2dAlgorithm::flops() const {
   const auto map = window_.output_size("conv2d", height_, width_);
   return 2 * kernel_.shape.count() * map[0] * map[1];
+}
+
+void Conv2dAlgorithm::add_residual(const float* residual, float* y, std::int64_t count) const {
+  kernels_.binary(kernels::Binary::kAdd, y, 1, residual, 1, y, count);
+  if (last_activation_.function != kernels::Activation::kLinear) {
+    kernels_.activate(last_activation_.function, last_activation_.alpha, last_activation_.beta, y, y, count);
+  }
 }
 
 RowwiseConv2d::RowwiseConv2d(const Attributes& attributes, const Shape& x,
@@ -131,21 +144,23 @@ void RowwiseConv2d::run(std::span<const ConstTensor> inputs, const Tensor& outpu
     const std::int64_t first = pool_ ? begin * pool_->strides[0] : begin;
     const float* x = channels_last(inputs[0].data, image, source_rows(first, first + map_rows(rows)),
                                    workspace + strip_offset());
-    float* y = output.data + unit * out_width_ * out_;
     for (std::int64_t done = 0, block; done < rows; done += block) {
       block = std::min(block_rows_, rows - done);
-      run_rows(x, begin + done, begin + done + block, y + done * out_width_ * out_, workspace);
+      const std::int64_t place = (unit + done) * out_width_ * out_;
+      run_rows(x, residual_ ? inputs[1].data + place : nullptr, begin + done, begin + done + block,
+               output.data + place, workspace);
     }
   }
 }
 
-void RowwiseConv2d::run_rows(const float* x, std::int64_t begin, std::int64_t end, float* y,
-                             float* workspace) const {
+void RowwiseConv2d::run_rows(const float* x, const float* residual, std::int64_t begin, std::int64_t end,
+                             float* y, float* workspace) const {
   if (pool_) {
     compute_pooled(x, begin, end, y, workspace);
   } else {
     compute_activated(x, begin, end, y, workspace);
   }
+  if (residual != nullptr) add_residual(residual, y, (end - begin) * out_width_ * out_);
 }
 
 void RowwiseConv2d::compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y,

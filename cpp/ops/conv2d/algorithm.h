@@ -30,6 +30,9 @@ class Conv2dAlgorithm : public Operator {
 
   virtual std::string method() const = 0;
 
+  // Adds `count` floats of the second input to y, of which y holds the sums, and activates the result.
+  void add_residual(const float* residual, float* y, std::int64_t count) const;
+
   // Rows of the convolution that so many rows of the output need.
   std::int64_t map_rows(std::int64_t rows) const;
 
@@ -51,11 +54,15 @@ class Conv2dAlgorithm : public Operator {
   bool channels_first_;      // whether x is (n, in, height, width)
   std::int64_t height_, width_, in_;
   std::int64_t groups_, out_;
-  ActivationSpec activation_;
+  bool residual_;              // whether a second input is added before the activation
+  ActivationSpec activation_;  // of the sums: linear where something is added to them first
   Window2d window_;
   std::optional<Pool> pool_;
   std::int64_t map_height_, map_width_;  // of the convolution's output, as far as it is needed
   std::int64_t out_height_, out_width_;  // after the fused pool
+
+ private:
+  ActivationSpec last_activation_;  // what the attributes ask for
 };
 
 // The frame around algorithms that go row by row: rows of the output are the units of work, taken in blocks;
@@ -85,8 +92,10 @@ class RowwiseConv2d : public Conv2dAlgorithm {
   void compute_activated(const float* x, std::int64_t begin, std::int64_t end, float* y,
                          float* workspace) const;
 
-  // Rows of the output, with the activation and the pool: [begin, end), at y.
-  void run_rows(const float* x, std::int64_t begin, std::int64_t end, float* y, float* workspace) const;
+  // Rows of the output, with the residual, the activation and the pool: [begin, end), at y; `residual` is
+  // what is added to them, or null.
+  void run_rows(const float* x, const float* residual, std::int64_t begin, std::int64_t end, float* y,
+                float* workspace) const;
   std::size_t strip_offset() const;  // in the workspace, behind what `compute` and the pool use
 
   std::int64_t block_rows_;  // of the output, that are computed in one go

@@ -79,6 +79,7 @@ class WinogradConv2d final : public Conv2dAlgorithm {
       run_maps(inputs[0].data, output.data, range, workspace);
     } else {
       run_rows(inputs[0].data, output.data, range, workspace);
+      finish_rows(residual_ ? inputs[1].data : nullptr, output.data, range);
     }
   }
 
@@ -159,7 +160,6 @@ class WinogradConv2d final : public Conv2dAlgorithm {
         transform_output(first, tiles, panel, y + channel, out_, 0, workspace);
       }
     }
-    if (!activation_.is_clamp()) activate_rows(y, range);  // then nothing is pooled: see winograd_conv2d_fits
   }
 
   void run_maps(const float* x, float* y, UnitRange range, float* workspace) const {
@@ -258,13 +258,19 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     }
   }
 
-  void activate_rows(float* y, UnitRange range) const {
+  // What the output's transform does not do itself. Then nothing is pooled: see winograd_conv2d_fits.
+  void finish_rows(const float* residual, float* y, UnitRange range) const {
+    if (residual == nullptr && activation_.is_clamp()) return;
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
       const std::int64_t row = unit % tile_rows_ * tile_;
-      const std::int64_t rows = std::min(tile_, map_height_ - row);
-      float* pixels = y + (unit / tile_rows_ * map_height_ + row) * map_width_ * out_;
-      kernels_.activate(activation_.function, activation_.alpha, activation_.beta, pixels, pixels,
-                        rows * map_width_ * out_);
+      const std::int64_t count = std::min(tile_, map_height_ - row) * map_width_ * out_;
+      const std::int64_t place = (unit / tile_rows_ * map_height_ + row) * map_width_ * out_;
+      if (residual != nullptr) {
+        add_residual(residual + place, y + place, count);
+      } else {
+        kernels_.activate(activation_.function, activation_.alpha, activation_.beta, y + place, y + place,
+                          count);
+      }
     }
   }
 

@@ -28,7 +28,7 @@ def translate(path: Path) -> Translation:
             "tanh": lambda: tf.tanh(x),
         }[name]()
 
-    def conv2d(attributes: dict[str, Any], x: Any) -> Any:
+    def conv2d(attributes: dict[str, Any], x: Any, residual: Any = None) -> Any:
         top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
         pads = [[0, 0], [top, bottom], [left, right], [0, 0]]
         options = {"padding": pads, "dilations": attributes.get("dilations", [1, 1])}
@@ -41,7 +41,7 @@ def translate(path: Path) -> Translation:
             y = tf.nn.conv2d(x, kernel, strides=strides, **options)
         if attributes.get("bias") is not None:
             y = tf.nn.bias_add(y, attributes["bias"])
-        y = activated(attributes, y)
+        y = activated(attributes, y if residual is None else y + residual)
         if "pool_size" in attributes:
             y = tf.nn.max_pool2d(y, attributes["pool_size"], attributes["pool_strides"], "VALID")
         return y

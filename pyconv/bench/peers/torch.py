@@ -31,7 +31,7 @@ def load(path: Path, threads: int) -> Runner:
             "tanh": lambda: torch.tanh(x),
         }[name]()
 
-    def conv2d(attributes: dict[str, Any], x: Any) -> Any:
+    def conv2d(attributes: dict[str, Any], x: Any, residual: Any = None) -> Any:
         top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
         maps = to_maps(x)
         if (top, left) != (bottom, right):
@@ -45,7 +45,7 @@ def load(path: Path, threads: int) -> Runner:
             dilation=attributes.get("dilations", [1, 1]),
             groups=attributes.get("groups", 1),
         )
-        y = activated(attributes, y)
+        y = activated(attributes, y if residual is None else y + to_maps(residual))
         if "pool_size" in attributes:
             y = functional.max_pool2d(y, attributes["pool_size"], attributes["pool_strides"])
         return from_maps(y)

@@ -21,6 +21,7 @@ from pyconv.graph.passes.fuse_activation import fuse_activation
 from pyconv.graph.passes.fuse_bias import fuse_bias
 from pyconv.graph.passes.fuse_max_pool import fuse_max_pool
 from pyconv.graph.passes.fuse_quantization import fuse_quantization
+from pyconv.graph.passes.fuse_residual import fuse_residual
 from pyconv.graph.passes.merge_reshapes import merge_reshapes
 from pyconv.graph.passes.quantize_dense_inputs import quantize_dense_inputs
 from pyconv.graph.passes.recognize_activations import recognize_activations
@@ -58,6 +59,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_bias,
     fold_batch_normalization,
     fuse_bias,
+    fuse_residual,
     fuse_activation,
     fuse_max_pool,
     absorb_input_transposes,

@@ -23,7 +23,7 @@ def absorb_input_transposes(graph: Graph) -> None:
             return node
         if list(source.attributes["permutation"]) != _TO_CHANNELS_LAST:
             return node
-        return node.with_inputs(*source.inputs).with_attributes(channels_first=1)
+        return node.with_inputs(*source.inputs, *node.inputs[1:]).with_attributes(channels_first=1)
 
     graph.nodes = [rewritten(node) for node in graph.nodes]
     eliminate_dead(graph)

@@ -16,6 +16,8 @@ def fuse_max_pool(graph: Graph) -> None:
     def merge(conv2d: Node, node: Node) -> Node | None:
         if node.op != "max_pool2d" or conv2d.op != "conv2d" or "pool_size" in conv2d.attributes:
             return None
+        if "residual" in conv2d.attributes:
+            return None
         pool = node.attributes
         if any(pool["pads"]) or pool["ceil_mode"] or pool["dilations"] != [1, 1]:
             return None

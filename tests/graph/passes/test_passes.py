@@ -501,6 +501,67 @@ def test_fuse_activation_not_when_asked_for(run_pass: Run) -> None:
     assert run_pass(passes.fuse_activation, g.wants("y", "a")) == ["conv2d", "activation"]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_fuse_residual(run_pass: Run, place: int) -> None:
+    g = Builder(x=(N, 6, 5, 3), other=(N, 4, 4, 4))
+    _linear(g, "conv2d", bias=g.array(4))
+    g("z", "add", *(("y", "other") if place == 0 else ("other", "y")))
+    g("a", "activation", "z", activation="relu")
+    graph = g.wants("a")
+    assert run_pass(passes.fuse_residual, graph) == ["conv2d", "activation"]
+    assert graph.nodes[0].inputs == ("x", "other")
+    assert graph.nodes[0].tensors == ("y", "z")
+    # Its own activation comes after what is added.
+    assert run_pass(passes.fuse_activation, graph) == ["conv2d"]
+    assert graph.nodes[0].attributes["activation"] == "relu"
+
+
+def test_fuse_residual_of_two_convolutions_takes_one(run_pass: Run) -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    g("y", "conv2d", "x", kernel=g.array(3, 3, 3, 4))
+    g("w", "conv2d", "x", kernel=g.array(3, 3, 3, 4))
+    g("z", "add", "y", "w")
+    graph = g.wants("z")
+    assert run_pass(passes.fuse_residual, graph) == ["conv2d", "conv2d"]
+    assert graph.nodes[1].inputs == ("x", "w")
+
+
+@pytest.mark.parametrize(
+    "case", ["broadcast", "itself", "activated", "pooled", "added", "asked for", "used twice"]
+)
+def test_fuse_residual_not_every_sum(run_pass: Run, case: str) -> None:
+    g = Builder(x=(N, 6, 5, 3), other=(N, 1, 3, 4) if case == "broadcast" else (N, 4, 3, 4))
+    g("y", "conv2d", "x", kernel=g.array(3, 3, 3, 4))
+    (conv2d,) = g.graph.nodes
+    if case == "activated":
+        g.graph.nodes = [conv2d.with_attributes(activation="relu")]
+    elif case == "pooled":
+        g.graph.nodes = [conv2d.with_attributes(pool_size=[1, 1], pool_strides=[1, 1])]
+    elif case == "added":
+        g.graph.nodes = [conv2d.with_inputs("x", "other").with_attributes(residual=1)]
+    g("z", "add", "y", "y" if case == "itself" else "other")
+    if case == "used twice":
+        g("w", "activation", "y", activation="relu")
+    wanted = {"asked for": ["z", "y"], "used twice": ["z", "w"]}.get(case, ["z"])
+    assert "add" in run_pass(passes.fuse_residual, g.wants(*wanted))
+
+
+def test_fuse_max_pool_not_after_a_residual(run_pass: Run) -> None:
+    g = Builder(x=(N, 6, 5, 3), other=(N, 4, 3, 4))
+    g("y", "conv2d", "x", "other", kernel=g.array(3, 3, 3, 4), residual=1)
+    g("p", "max_pool2d", "y", **POOL)
+    assert run_pass(passes.fuse_max_pool, g.wants("p")) == ["conv2d", "max_pool2d"]
+
+
+def test_absorb_input_transposes_keeps_a_residual(run_pass: Run) -> None:
+    g = Builder(x=(N, 3, 6, 5), other=(N, 4, 3, 4))
+    g("t", "transpose", "x", permutation=list(NHWC))
+    g("y", "conv2d", "t", "other", kernel=g.array(3, 3, 3, 4), residual=1)
+    graph = g.wants("y")
+    assert run_pass(passes.absorb_input_transposes, graph) == ["conv2d"]
+    assert graph.nodes[0].inputs == ("x", "other")
+
+
 POOL = {
     "kernel_size": [2, 3],
     "strides": [2, 1],
