@@ -12,6 +12,7 @@ from typing import TypeAlias
 from pyconv.graph.ir import Graph
 from pyconv.graph.passes.absorb_flatten_transposes import absorb_flatten_transposes
 from pyconv.graph.passes.absorb_input_transposes import absorb_input_transposes
+from pyconv.graph.passes.absorb_pads import absorb_pads
 from pyconv.graph.passes.cancel_transposes import cancel_transposes
 from pyconv.graph.passes.drop_identities import drop_identities
 from pyconv.graph.passes.eliminate_dead import eliminate_dead
@@ -56,6 +57,7 @@ PASSES: tuple[Pass, ...] = (
     sink_quantization,
     quantize_dense_inputs,
     eliminate_dead,
+    absorb_pads,
     fuse_bias,
     fold_batch_normalization,
     fuse_bias,

@@ -501,6 +501,38 @@ def test_fuse_activation_not_when_asked_for(run_pass: Run) -> None:
     assert run_pass(passes.fuse_activation, g.wants("y", "a")) == ["conv2d", "activation"]
 
 
+def test_absorb_pads(run_pass: Run) -> None:
+    g = Builder(x=(N, 6, 5, 3), other=(N, 10, 6, 4))
+    g("p", "pad", "x", pads=[0, 1, 0, 0, 0, 3, 2, 0])
+    g("y", "conv2d", "p", "other", kernel=g.array(3, 3, 3, 4), pads=[0, 0, 2, 1], residual=1)
+    graph = g.wants("y")
+    assert run_pass(passes.absorb_pads, graph) == ["conv2d"]
+    assert graph.nodes[0].attributes["pads"] == [1, 0, 5, 3]
+    assert graph.nodes[0].inputs == ("x", "other")
+    assert graph.nodes[0].tensors == ("p", "y")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"mode": "reflect"},
+        {"value": 1.0},
+        {"pads": [0, 1, 1, 0, 0, 1, -1, 0]},
+        {"pads": [0, 1, 1, 0, 0, 1, 1, 1], "channels": 4},
+        {"kernel": 1},
+        {"asked for": True},
+    ],
+)
+def test_absorb_pads_not_every_kind(run_pass: Run, changed: dict[str, Any]) -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    settings = {"pads": [0, 1, 1, 0, 0, 1, 1, 0], "mode": "constant", "value": 0.0}
+    g("p", "pad", "x", **settings | {key: changed[key] for key in settings if key in changed})
+    side = changed.get("kernel", 3)
+    g("y", "conv2d", "p", kernel=g.array(side, side, changed.get("channels", 3), 4))
+    graph = g.wants(*(["y", "p"] if "asked for" in changed else ["y"]))
+    assert run_pass(passes.absorb_pads, graph) == ["pad", "conv2d"]
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_fuse_residual(run_pass: Run, place: int) -> None:
     g = Builder(x=(N, 6, 5, 3), other=(N, 4, 4, 4))
