@@ -68,7 +68,13 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
 
     signature = [tf.TensorSpec((None, *input_shape), tf.float32, name=input_name)]
     try:
-        with _without_xla(), _scopes_of_any_name(), _constant_statistics(model), _quiet():
+        with (
+            _without_xla(),
+            _scopes_of_any_name(),
+            _constant_statistics(model),
+            _one_walk_for_all_outputs(),
+            _quiet(),
+        ):
             proto, _ = tf2onnx.convert.from_function(
                 # Without autograph: it rewrites Python code that it has no business in.
                 tf.function(inference, autograph=False),
@@ -143,6 +149,42 @@ def _constant_statistics(model: keras.Model) -> Iterator[None]:
     finally:
         for layer in layers:
             del layer.convert_weight
+
+
+@contextlib.contextmanager
+def _one_walk_for_all_outputs() -> Iterator[None]:
+    """Let tf2onnx find the nodes that any output needs in one walk.
+
+    It walks the graph anew for each output, of which there is one a layer here, and does so 45
+    times: minutes for a network of some hundred layers.
+    """
+    from tf2onnx.graph import Graph
+
+    original = Graph.extract_sub_graph_nodes
+
+    def extract_sub_graph_nodes(
+        graph: Any,
+        outputs_name: Sequence[str],
+        input_checker: Callable[[Any], bool] | None = None,
+        remove_unused_inputs: bool = True,
+    ) -> list[Any]:
+        names = list(outputs_name)
+        if not remove_unused_inputs:
+            names += [node.output[0] for node in graph.inputs]
+        found: dict[Any, None] = {}  # in the order of the walk, so that files come out alike
+        while names:
+            node = graph.get_node_by_output(names.pop(), search_in_parent_graphs=False)
+            if node is None or node in found or (input_checker and input_checker(node) is False):
+                continue
+            found[node] = None
+            names += [*node.input, *node.get_implicit_inputs()]
+        return list(found)
+
+    Graph.extract_sub_graph_nodes = extract_sub_graph_nodes
+    try:
+        yield
+    finally:
+        Graph.extract_sub_graph_nodes = original
 
 
 def _one_minus_erf(context: Any, node: Any, name: str, _: Any) -> Any:

@@ -430,6 +430,37 @@ def test_export_that_is_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nodes_that_outputs_need_are_found_in_one_walk() -> None:
+    from tf2onnx.graph import Graph
+
+    from pyconv.training import conversion
+
+    walk_for_each = Graph.extract_sub_graph_nodes
+    walks = []
+
+    original = Graph.topological_sort
+
+    def sort(graph: Any, nodes: Any) -> None:
+        for options in ({}, {"remove_unused_inputs": False}, {"input_checker": _is_no_relu}):
+            found = graph.extract_sub_graph_nodes(graph.outputs, **options)
+            assert len(found) == len(set(found))
+            assert set(found) == set(walk_for_each(graph, graph.outputs, **options))
+            walks.append(len(found))
+        original(graph, nodes)
+
+    Graph.topological_sort = sort
+    try:
+        conversion.convert(residual(), "image", (8, 8, 1))
+    finally:
+        Graph.topological_sort = original
+    assert Graph.extract_sub_graph_nodes is walk_for_each
+    assert walks
+
+
+def _is_no_relu(node: Any) -> bool:
+    return bool(node.type != "Relu")
+
+
 def test_operator_that_native_lacks_is_a_warning(tmp_path: Path) -> None:
     import keras
 
