@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 _NAMES = {dtype.newbyteorder("=").name: name for name, dtype in _DTYPES.items()}
+# NumPy makes the name of a dtype anew whenever it is asked for.
+_BY_DTYPE = {dtype.newbyteorder("="): name for name, dtype in _DTYPES.items()}
 
 _LENGTH_BYTES = 4  # before every element of BYTES
 
@@ -38,6 +41,11 @@ def datatype(dtype: str) -> str:
         dtype: NumPy's name, such as `"float32"`; `"object"` is text.
     """
     return _NAMES.get(dtype, "BYTES")
+
+
+def datatype_in(array: Array) -> str:
+    """The protocol's name of an array's element type."""
+    return _BY_DTYPE.get(array.dtype, "BYTES")
 
 
 def datatype_of(name: str, given: str) -> np.dtype[Any]:
@@ -75,10 +83,11 @@ def from_bytes(name: str, given: str, shape: Sequence[int], data: bytes) -> Arra
     dtype = datatype_of(name, given)
     if dtype.hasobject:
         return shaped(name, _texts(name, data), shape)
-    if len(data) != dtype.itemsize * math.prod(shape):
+    needed_bytes = dtype.itemsize * math.prod(shape)
+    if len(data) != needed_bytes:
         raise InputError(
-            f"input {name!r}: {given} of shape {shape_text(shape)} takes "
-            f"{dtype.itemsize * math.prod(shape)} bytes, got {len(data)}"
+            f"input {name!r}: {given} of shape {shape_text(shape)} takes {needed_bytes} bytes, "
+            f"got {len(data)}"
         )
     return shaped(name, np.frombuffer(data, dtype), shape)
 
@@ -89,7 +98,7 @@ def shaped(name: str, elements: Array, shape: Sequence[int]) -> Array:
     Raises:
         InputError: that is no shape, or the elements are not as many as it needs.
     """
-    if any(size < 0 for size in shape) or math.prod(shape) != elements.size:
+    if min(shape, default=0) < 0 or math.prod(shape) != elements.size:
         raise InputError(
             f"input {name!r}: expected the elements of shape {shape_text(shape)}, "
             f"got {elements.size}"
@@ -98,7 +107,7 @@ def shaped(name: str, elements: Array, shape: Sequence[int]) -> Array:
         array = elements.reshape(shape)
     except ValueError as error:  # more axes, or larger ones, than NumPy can hold
         raise InputError(f"input {name!r}: {shape_text(shape)} is no shape: {error}") from None
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def to_bytes(array: Array) -> bytes:
@@ -107,7 +116,9 @@ def to_bytes(array: Array) -> bytes:
         return b"".join(
             len(item).to_bytes(_LENGTH_BYTES, "little") + item for item in encoded(array)
         )
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    if sys.byteorder == "big":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return array.tobytes()
 
 
 def encoded(array: Array) -> list[bytes]:

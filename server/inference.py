@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from pyconv import pictures
-from pyconv.engines.base import Array, check_inputs, shape_text
+from pyconv.engines.base import Array, shape_text
 from pyconv.errors import InputError, PictureError, unknown_name
 from pyconv.metadata import Layer
 from pyconv.model import Model
 from pyconv.server.errors import DeadlineError, LimitError, NotFoundError
 from pyconv.server.metrics import Metrics
-from pyconv.server.models import Models, ServedModel
+from pyconv.server.models import Models, OutputChoice, ServedModel
 from pyconv.server.requests import (
     Activated,
     Classified,
@@ -33,7 +33,6 @@ from pyconv.server.requests import (
     Inferred,
     LayerChoice,
     LayerValues,
-    OutputChoice,
     Run,
     Selection,
     TensorRequest,
@@ -149,9 +148,9 @@ class Inference:
         """
         with self._request(request.selection) as (served, measure):
             self._check_outputs(request.outputs)
-            choices = request.outputs or [OutputChoice(info.name) for info in served.model.outputs]
+            choices = request.outputs or served.own_outputs
             layers = [served.output(choice.name) for choice in choices]
-            check_inputs(served.model.inputs, request.inputs)
+            served.check(request.inputs)
             images, rows = self._batch(served, request.inputs)
             tensors = tuple(dict.fromkeys(layer.tensor for layer in layers))
             key = tensors if rows and served.is_row_by_row(tensors) else None
@@ -214,12 +213,12 @@ class Inference:
                 "or send single requests"
             )
         self._streams += 1
-        self.metrics.streams.inc()
+        self.metrics.stream(1)
         try:
             yield
         finally:
             self._streams -= 1
-            self.metrics.streams.dec()
+            self.metrics.stream(-1)
 
     @contextmanager
     def _request(self, selection: Selection) -> Iterator[tuple[ServedModel, Measured]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from pyconv.engines.base import Array, EngineName, TensorInfo, WeightStorage
+from pyconv.engines.base import Array, EngineName, TensorInfo, WeightStorage, check_inputs
 from pyconv.errors import InputError, ModelError, unknown_name
 from pyconv.graph.batch import Batch
 from pyconv.metadata import Layer
@@ -15,6 +17,25 @@ from pyconv.model import Model, load
 from pyconv.server.errors import NotFoundError
 from pyconv.server.settings import ModelSpec
 from pyconv.server.statistics import Statistics
+
+_WARM_UPS = 3
+"""Runs before a model takes requests: the first one allocates, the others tell what it takes."""
+
+_MOST_KINDS = 1024
+"""Shapes of inputs that are remembered as fitting."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChoice:
+    """An output wanted.
+
+    Attributes:
+        name: an output of the graph, a layer, or any other tensor of the graph.
+        classes: how many of the likeliest classes to name in place of the numbers; 0: the numbers.
+    """
+
+    name: str
+    classes: int = 0
 
 
 class ServedModel:
@@ -25,7 +46,9 @@ class ServedModel:
         name: what requests call it.
         version: which of the versions under that name it is.
         model: the network.
+        image_s: what one image takes, alone, to its outputs; infinite where it was not tried.
         statistics: what this version has done, on all its engines together.
+        own_outputs: the graph's outputs, which a request gets that names none.
         layers: the names that `model.activations` takes, read from the file once.
     """
 
@@ -35,16 +58,34 @@ class ServedModel:
         self.version = spec.version
         self.model = model
         self.statistics = statistics
+        self.image_s = float("inf")
         self.layers: Sequence[str] = tuple(model.layers)
         self.is_row_by_row = lru_cache(maxsize=256)(model.is_row_by_row)
         """`Model.is_row_by_row` of a tuple of tensors, which is asked for at every request."""
         # An output goes by its own name even where a layer is called the same.
         self._own = {info.name: Layer(info.name, "", info.name, (), ()) for info in model.outputs}
         self._tensors = frozenset(model.tensors)
+        self._own_names = tuple(self._own)
+        self.own_outputs = [OutputChoice(name) for name in self._own]
+        self._fitting: set[tuple[tuple[str, object, tuple[int, ...]], ...]] = set()
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Mapping[str, Array]:
         """Compute tensors; the scheduler's threads come here."""
-        return self.model.run(inputs, outputs)
+        # Without names the native engine has its program at hand.
+        return self.model.run(inputs, None if outputs == self._own_names else outputs)
+
+    def check(self, inputs: Mapping[str, Array]) -> None:
+        """Refuse arrays that do not fit the network's inputs.
+
+        Raises:
+            InputError: as `pyconv.engines.base.check_inputs`.
+        """
+        kinds = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
+        if kinds in self._fitting:  # as nearly always: what comes again and again
+            return
+        check_inputs(self.model.inputs, inputs)
+        if len(self._fitting) < _MOST_KINDS:
+            self._fitting.add(kinds)
 
     def output(self, name: str) -> Layer:
         """What a request may call by this name: an output of the graph, a layer, or any tensor.
@@ -86,7 +127,11 @@ class ServedModel:
         contract = self.model.input_contract
         if contract is not None:
             shape = (1, contract.height, contract.width, contract.channels)
-            if not np.isfinite(self.model.predict(np.zeros(shape, np.float32))).all():
+            for _ in range(_WARM_UPS):
+                started = time.perf_counter()
+                output = self.model.predict(np.zeros(shape, np.float32))
+                self.image_s = min(self.image_s, time.perf_counter() - started)
+            if not np.isfinite(output).all():
                 raise ModelError(
                     f"{self.model.path}: for an image of zeros, the network's output is not finite"
                 )

@@ -13,8 +13,9 @@ from pyconv.engines.base import Array, TensorInfo
 from pyconv.errors import InputError
 from pyconv.server import datatypes, parameters, status
 from pyconv.server.inference import Inference
+from pyconv.server.models import OutputChoice
 from pyconv.server.repository import Description, Repository
-from pyconv.server.requests import Inferred, OutputChoice, Selection, TensorRequest
+from pyconv.server.requests import Inferred, Selection, TensorRequest
 from pyconv.server.statistics import Duration, Statistics
 from pyconv.server.streams import in_order
 from pyconv.v2 import open_inference_pb2 as pb
@@ -167,8 +168,9 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def _infer(
         self, request: pb.ModelInferRequest, deadline: float | None
     ) -> pb.ModelInferResponse:
-        asked = _parameters(request.parameters)
-        selection = Selection(request.model_name, parameters.engine(asked), request.model_version)
+        asked = _parameters(request.parameters) if request.parameters else {}
+        engine = parameters.engine(asked) if asked else None
+        selection = Selection(request.model_name, engine, request.model_version)
         outputs = [
             OutputChoice(
                 output.name,
@@ -180,13 +182,17 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         ]
         # Raw contents are taken as they lie; typed ones are brought into an array one by one.
         raw = bool(request.raw_input_contents)
-        size_bytes = 0 if raw else request.ByteSize()
-        inputs = await self._inference.work(size_bytes, lambda: _inputs(request))
+        if raw:
+            inputs = _inputs(request)
+        else:
+            inputs = await self._inference.work(request.ByteSize(), lambda: _inputs(request))
         inferred = await self._inference.infer(
             TensorRequest(selection, inputs, outputs),
-            deadline=parameters.deadline(asked, deadline),
+            deadline=parameters.deadline(asked, deadline) if asked else deadline,
         )
-        answer_bytes = 0 if raw else sum(array.nbytes for _, array in inferred.outputs)
+        if raw:
+            return _response(request, inferred)
+        answer_bytes = sum(array.nbytes for _, array in inferred.outputs)
         return await self._inference.work(answer_bytes, lambda: _response(request, inferred))
 
     async def _answer(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
@@ -275,7 +281,7 @@ def _response(request: pb.ModelInferRequest, inferred: Inferred) -> pb.ModelInfe
             response.parameters[name].string_param = fact
         else:
             response.parameters[name].double_param = fact
-    names = [datatypes.datatype(array.dtype.name) for _, array in inferred.outputs]
+    names = [datatypes.datatype_in(array) for _, array in inferred.outputs]
     typed = not request.raw_input_contents and all(name in _CONTENTS for name in names)
     for (name, array), datatype in zip(inferred.outputs, names, strict=True):
         tensor = response.outputs.add(name=name, datatype=datatype, shape=array.shape)

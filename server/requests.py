@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from pyconv.engines.base import Array, EngineName
 from pyconv.model import Prediction
-from pyconv.server.models import ServedModel
+from pyconv.server.models import OutputChoice, ServedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +110,6 @@ class HeatMap:
     png: bytes
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class OutputChoice:
-    """An output wanted.
-
-    Attributes:
-        name: an output of the graph, a layer, or any other tensor of the graph.
-        classes: how many of the likeliest classes to name in place of the numbers; 0: the numbers.
-    """
-
-    name: str
-    classes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from pyconv.server import datatypes, open_inference, parameters
 from pyconv.server.authentication import REFUSAL
 from pyconv.server.inference import Inference
 from pyconv.server.metrics import CONTENT_TYPE
+from pyconv.server.models import OutputChoice
 from pyconv.server.openapi import description
 from pyconv.server.repository import Repository
-from pyconv.server.requests import Inferred, OutputChoice, Selection, TensorRequest
+from pyconv.server.requests import Inferred, Selection, TensorRequest
 from pyconv.server.rest_messages import IndexRequest, InferRequest, InputTensor
 from pyconv.server.security import Tokens
 from pyconv.server.settings import Settings
@@ -350,7 +351,7 @@ def _answer(given_id: str, inferred: Inferred, binary: list[bool]) -> web.Respon
     outputs: list[dict[str, Any]] = []
     contents: list[bytes] = []
     for (name, array), raw in zip(inferred.outputs, binary, strict=True):
-        datatype = datatypes.datatype(array.dtype.name)
+        datatype = datatypes.datatype_in(array)
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
         if raw:
             data = datatypes.to_bytes(array)

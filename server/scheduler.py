@@ -6,7 +6,10 @@ are busy waits, and the thread that is free next takes as much of it together as
 requests share a run exactly where there are more of them than threads, and one that is alone never
 waits for company, unless the lane is told to wait for it.
 
-Everything but the runs themselves happens on the event loop, and needs no locks.
+A run that is known to take no longer than `QUICK_S`, which is what a request's transport takes
+anyway, is done on the event loop at once: to hand it to a thread and back would keep the loop busy
+for as long, and the request waiting for longer. Everything but the other runs happens there too,
+and needs no locks.
 """
 
 from __future__ import annotations
@@ -29,8 +32,16 @@ from pyconv.server.errors import BusyError, DeadlineError
 Tensors: TypeAlias = Mapping[str, Array]
 
 
+QUICK_S = 0.0005
+"""The longest run that is done on the event loop."""
+
+
 class Runner(Protocol):
     """What a lane is in front of."""
+
+    @property
+    def image_s(self) -> float:
+        """What one image takes; infinite where that is not known."""
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Compute the tensors of these names from inputs by name; the threads come here."""
@@ -279,14 +290,18 @@ class Scheduler:
                 idle += 1
                 continue
             idle = 0
+            if batch.images * lane.runner.image_s <= QUICK_S:
+                _run(batch)
+                self._settle(batch)
+                # Others that wait have their turn when the loop has looked around.
+                self.wake(batch.jobs[0].future.get_loop())
+                return
             self._free -= 1
             self._work.put(batch)
 
     def _run_batches(self) -> None:
         while (batch := self._work.get()) is not None:
-            batch.started = time.monotonic()
-            batch.results = _results(batch)
-            batch.ended = time.monotonic()
+            _run(batch)
             # The loop is closed where a server was torn down without waiting for its requests.
             try:
                 batch.jobs[0].future.get_loop().call_soon_threadsafe(self._deliver, batch)
@@ -296,6 +311,11 @@ class Scheduler:
 
     def _deliver(self, batch: _Batch) -> None:
         self._free += 1
+        self._settle(batch)
+        self._dispatch()
+
+    def _settle(self, batch: _Batch) -> None:
+        """Hand out what a run gave."""
         batch.lane.note(batch)
         took = batch.ended - batch.started
         for job, result in zip(batch.jobs, batch.results, strict=True):
@@ -307,7 +327,12 @@ class Scheduler:
                 outcome = Outcome(result, batch.started - job.since, took, batch.images)
                 job.future.set_result(outcome)
         self._observe(batch.lane.runner, batch.images, took)
-        self._dispatch()
+
+
+def _run(batch: _Batch) -> None:
+    batch.started = time.monotonic()
+    batch.results = _results(batch)
+    batch.ended = time.monotonic()
 
 
 def _results(batch: _Batch) -> Sequence[Tensors | Exception]:

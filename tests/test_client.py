@@ -256,6 +256,7 @@ def test_answer_that_takes_too_long(address: str, monkeypatch: pytest.MonkeyPatc
         assert answered.wait(10)
 
     monkeypatch.setattr(ServedModel, "run", slow)
+    monkeypatch.setattr("pyconv.server.scheduler.QUICK_S", 0)  # it would hold the event loop
     try:
         with Client(address, timeout=0.2) as client, pytest.raises(ServerError) as caught:
             client.classify(np.zeros((1, 6, 8), np.uint8), model="small")

@@ -105,6 +105,7 @@ class _Gate:
             return real(served, inputs, outputs)
 
         monkeypatch.setattr(ServedModel, "run", gated)
+        monkeypatch.setattr("pyconv.server.scheduler.QUICK_S", 0)  # it would hold the event loop
 
 
 def _outcome(client: Client, outcomes: list[object]) -> None:
@@ -170,6 +171,7 @@ def _wait_until_refused(client: Client) -> None:
 _SLOW_SERVER = """
 import argparse, sys, time
 from pyconv.cli import serve
+from pyconv.server import scheduler
 from pyconv.server.models import ServedModel
 real = ServedModel.run
 def slow(served, inputs, outputs):
@@ -177,6 +179,7 @@ def slow(served, inputs, outputs):
     time.sleep(1)
     return real(served, inputs, outputs)
 ServedModel.run = slow
+scheduler.QUICK_S = 0
 parser = argparse.ArgumentParser()
 serve.configure(parser)
 sys.exit(serve.run(parser.parse_args(sys.argv[1:])))

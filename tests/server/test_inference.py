@@ -223,6 +223,7 @@ class _Gate:
             return real(served, inputs, outputs)
 
         monkeypatch.setattr(ServedModel, "run", gated)
+        monkeypatch.setattr("pyconv.server.scheduler.QUICK_S", 0)  # it would hold the event loop
 
     async def entered(self, times: int) -> None:
         while len(self.runs) < times:
@@ -263,6 +264,28 @@ async def test_computing_does_not_block_the_event_loop(
     gate.open()
     assert len((await answer).predictions) == 5
     assert gate.threads != [threading.get_ident()]
+
+
+async def test_a_run_that_is_quick_is_done_on_the_event_loop(
+    inference: Inference, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+    real = ServedModel.run
+
+    def watched(served: ServedModel, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        threads.add(threading.get_ident())
+        return real(served, inputs, outputs)
+
+    monkeypatch.setattr(ServedModel, "run", watched)
+    served = inference.models.select("small", None)
+    assert 0 < served.image_s < 1
+    monkeypatch.setattr(served, "image_s", 0.0001)
+    await inference.classify(_SMALL, images, 1)  # five images of a tenth of a millisecond
+    assert threads == {threading.get_ident()}
+    threads.clear()
+    monkeypatch.setattr(served, "image_s", 0.001)
+    await inference.classify(_SMALL, images, 1)
+    assert threads != {threading.get_ident()}
 
 
 async def test_no_more_is_computed_at_once_than_the_settings_say(
