@@ -1,0 +1,743 @@
+"""What goes wrong around a server, tried for real: on a process of its own, while witnesses ask it.
+
+The faults are tried a few times each. `PYCONV_FAULTS=20` tries each twenty times as often, and
+`PYCONV_FAULTS_TABLE=FILE` appends a line of docs/reliability.md's table for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import pyconv
+from pyconv import Client, Credentials, ServerError
+from pyconv.v2 import open_inference_pb2 as pb
+from pyconv.v2 import open_inference_pb2_grpc
+
+TIMES = int(os.environ.get("PYCONV_FAULTS", "1"))
+_TABLE = os.environ.get("PYCONV_FAULTS_TABLE")
+_CASES = 16
+_SETTLE_SECONDS = 20.0
+# Python's and protobuf's allocators keep some of what they had at most.
+_GROWTH_BYTES = 48 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input, the request that holds it, and the right answer, which no other case has."""
+
+    pixels: Any
+    request: pb.ModelInferRequest
+    scores: Any
+
+    def is_right(self, scores: Any) -> bool:
+        return np.shape(scores) == (1, 3) and bool(np.allclose(scores, self.scores, atol=1e-5))
+
+
+def make_cases(path: Path) -> list[Case]:
+    model = pyconv.load(path, engine="onnxruntime")
+    cases = []
+    for seed in range(_CASES):
+        pixels = np.random.default_rng(seed).random((1, 6, 8, 1), np.float32)
+        request = pb.ModelInferRequest(model_name="small", raw_input_contents=[pixels.tobytes()])
+        request.inputs.add(name="pixels", datatype="FP32", shape=pixels.shape)
+        cases.append(Case(pixels, request, model.predict(pixels)))
+    return cases
+
+
+@dataclass
+class Running:
+    """A server's process.
+
+    Attributes:
+        host: its address without the port.
+        port: gRPC's.
+        http: `HOST:PORT` of HTTP.
+        cases: what it may be asked.
+    """
+
+    process: subprocess.Popen[str]
+    host: str
+    port: int
+    http: str
+    cases: list[Case]
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def http_port(self) -> int:
+        return int(self.http.rpartition(":")[2])
+
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208
+
+    def memory_bytes(self) -> int:
+        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        return int(text.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+@contextmanager
+def serving(model: Path, cases: list[Case], *flags: str, **options: Any) -> Iterator[Running]:
+    """Serve a model as "small", until SIGTERM ends it with 0."""
+    command = [sys.executable, "-m", "pyconv", "serve", "--json", "--port", "0", *flags]
+    if "--model-dir" not in flags:
+        command += ["--model", f"small={model}"]
+    options.setdefault("stderr", subprocess.PIPE)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, errors="replace", **options
+    ) as process:
+        said: list[str] = []
+        if process.stderr is not None:
+            threading.Thread(target=said.extend, args=(process.stderr,), daemon=True).start()
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, said
+            facts = json.loads(line)
+            host, _, port = facts["address"].rpartition(":")
+            running = Running(process, host, int(port), facts["http_address"], cases)
+            yield running
+            assert process.poll() is None, said
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, said
+            assert not [line for line in said if "Traceback" in line], said
+        finally:
+            process.kill()
+
+
+@dataclass
+class Seen:
+    """What became of the requests that were sent while something went wrong."""
+
+    right: int = 0
+    wrong: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+class Witnesses:
+    """Two who ask by gRPC and one by HTTP, without pause, for as long as the block lasts."""
+
+    def __init__(self, server: Running) -> None:
+        self._server = server
+        self._random = random.Random(7)
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        asks = [self._by_grpc, self._by_grpc, self._by_http]
+        self._threads = [threading.Thread(target=ask) for ask in asks]
+        self.seen = Seen()
+
+    def __enter__(self) -> Witnesses:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _note(self, case: Case, scores: Any, refusal: str = "") -> None:
+        with self._lock:
+            if refusal:
+                self.seen.refused[refusal] += 1
+            elif case.is_right(scores):
+                self.seen.right += 1
+            else:
+                self.seen.wrong += 1
+
+    def _by_grpc(self) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(self._server.address, options) as channel:
+            stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+            while not self._over.is_set():
+                case = self._random.choice(self._server.cases)
+                try:
+                    self._note(case, scores_of(stub.ModelInfer(case.request, timeout=20)))
+                except grpc.RpcError as error:
+                    self._note(case, None, error.code().name)
+                self._over.wait(0.002)
+
+    def _by_http(self) -> None:
+        while not self._over.is_set():
+            case = self._random.choice(self._server.cases)
+            try:
+                self._note(case, infer_by_http(self._server.http, case))
+            except urllib.error.HTTPError as error:
+                self._note(case, None, f"HTTP {error.code}")
+            except OSError as error:
+                self._note(case, None, f"HTTP {type(error).__name__}")
+            self._over.wait(0.005)
+
+
+def scores_of(answer: pb.ModelInferResponse) -> Any:
+    (output,) = answer.outputs
+    return np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(output.shape)
+
+
+def infer_by_http(address: str, case: Case) -> Any:
+    tensor = {
+        "name": "pixels",
+        "datatype": "FP32",
+        "shape": list(case.pixels.shape),
+        "data": case.pixels.ravel().tolist(),
+    }
+    request = urllib.request.Request(
+        f"http://{address}/v2/models/small/infer",
+        json.dumps({"inputs": [tensor]}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        output = json.load(answer)["outputs"][0]
+    return np.array(output["data"], np.float32).reshape(output["shape"])
+
+
+Try = Callable[[], None]
+
+
+def endure(
+    server: Running,
+    name: str,
+    tries: int,
+    fault: Callable[[int], object],
+    refusals: tuple[str, ...] = (),
+) -> Seen:
+    """Try a fault many times under the eyes of witnesses, and see that the server is well after.
+
+    Args:
+        server: the server.
+        name: what the table calls the fault; nothing is written where it is empty.
+        tries: how often, before it is multiplied.
+        fault: is given the number of the try.
+        refusals: the statuses with which a valid request may be refused meanwhile.
+    """
+    files, memory = server.open_files(), server.memory_bytes()
+    with Witnesses(server) as witnesses:
+        for number in range(tries * TIMES):
+            fault(number)
+        assert_ready(server)
+    seen = witnesses.seen
+    assert seen.wrong == 0
+    assert seen.right > 0
+    assert set(seen.refused) <= set(refusals), seen.refused
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while server.open_files() > files + 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert server.open_files() <= files + 3, "connections leak"
+    assert server.memory_bytes() - memory < _GROWTH_BYTES, "memory leaks"
+    if name:
+        write_row(name, tries * TIMES, seen)
+    return seen
+
+
+def write_row(name: str, tries: int, seen: Seen) -> None:
+    """Write a line of the table, where it is wanted."""
+    if _TABLE:
+        refused = ", ".join(f"{count:,} {code}" for code, count in sorted(seen.refused.items()))
+        row = f"| {name} | {tries:,} | {seen.right:,} | {refused or 'none'} | {seen.wrong} |\n"
+        with Path(_TABLE).open("a", encoding="utf-8") as table:
+            table.write(row)
+
+
+def assert_ready(server: Running) -> None:
+    """Both ports answer, and answer right."""
+    case = server.cases[0]
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(server.address, options) as channel:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ServerReady(pb.ServerReadyRequest(), timeout=20).ready
+        assert case.is_right(scores_of(stub.ModelInfer(case.request, timeout=20)))
+    assert case.is_right(infer_by_http(server.http, case))
+
+
+@pytest.fixture(scope="session")
+def cases(small_classifier: Path) -> list[Case]:
+    return make_cases(small_classifier)
+
+
+@pytest.fixture(scope="module")
+def server(small_classifier: Path, cases: list[Case]) -> Iterator[Running]:
+    """The server that most faults are tried on, one after the other."""
+    limits = ["--max-queue", "8", "--max-streams", "16", "--max-message", "0.25", "--grace", "2"]
+    with serving(small_classifier, cases, *limits) as running:
+        # What is made once (threads, caches) is no leak.
+        with Witnesses(running):
+            time.sleep(0.5)
+        yield running
+
+
+# -- Bytes that are no requests --------------------------------------------------------------------
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+
+
+def _throw(host: str, port: int, data: bytes, *, wait: bool = False) -> None:
+    """Send bytes over a connection of their own, and hang up."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5) as raw:
+        raw.sendall(data)
+        if wait:
+            raw.settimeout(0.05)
+            raw.recv(65536)
+
+
+def _garbage(number: int) -> bytes:
+    chance = random.Random(number)
+    return chance.randbytes(chance.choice([0, 1, 9, 100, 5000, 70_000]))
+
+
+@pytest.mark.parametrize("port", ["gRPC", "HTTP"])
+def test_random_bytes(server: Running, port: str) -> None:
+    number = server.port if port == "gRPC" else server.http_port
+    endure(
+        server,
+        f"random bytes on {port}'s port",
+        60,
+        lambda i: _throw(server.host, number, _garbage(i), wait=i % 2 == 0),
+    )
+
+
+def _frames(number: int) -> bytes:
+    """HTTP/2 frames of every type with lengths, flags, streams and payloads that do not fit."""
+    chance = random.Random(number)
+    data = _PREFACE + _SETTINGS
+    for _ in range(chance.randint(1, 30)):
+        kind, flags = chance.randint(0, 10), chance.choice([0, 1, 4, 5, 8, 0xFF])
+        stream = chance.choice([0, 1, 1, 3, 2, (1 << 31) - 1])
+        payload = chance.randbytes(chance.choice([0, 1, 4, 5, 6, 8, 40, 300]))
+        said = chance.choice([len(payload), len(payload), len(payload) + 1, 0, 0xFFFFFF])
+        data += said.to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+    return data[: chance.choice([len(data), len(data), chance.randint(24, len(data))])]
+
+
+def test_frames_of_http2_that_do_not_fit(server: Running) -> None:
+    endure(
+        server,
+        "HTTP/2 frames that do not fit, or are cut off",
+        60,
+        lambda i: _throw(server.host, server.port, _frames(i), wait=True),
+    )
+
+
+def test_streams_that_are_reset_at_once(server: Running) -> None:
+    """Rapid reset (CVE-2023-44487): a header block and its cancellation, many times over."""
+    # Indexed fields: POST, http, / and an authority that is empty.
+    block = bytes((0x83, 0x86, 0x84, 0x41, 0x00))
+    frames = _PREFACE + _SETTINGS
+    for stream in range(1, 1000, 2):
+        head = stream.to_bytes(4, "big")
+        frames += len(block).to_bytes(3, "big") + b"\1\4" + head + block
+        frames += b"\0\0\4\3\0" + head + b"\0\0\0\x08"
+    endure(
+        server,
+        "500 streams opened and reset at once, on one connection",
+        6,
+        lambda _: _throw(server.host, server.port, frames, wait=True),
+    )
+
+
+def test_http_requests_that_are_cut_off(server: Running) -> None:
+    body = json.dumps({"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 6, 8, 1]}]})
+    whole = (
+        "POST /v2/models/small/infer HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body) + 50}\r\nInference-Header-Content-Length: 7\r\n\r\n{body}"
+    ).encode()
+
+    def cut(number: int) -> None:
+        chance = random.Random(number)
+        _throw(server.host, server.http_port, whole[: chance.randint(1, len(whole))])
+
+    endure(server, "HTTP requests that are cut off", 60, cut)
+
+
+# -- Requests that make no sense -------------------------------------------------------------------
+
+_REFUSALS = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+_names = st.one_of(st.sampled_from(["small", "pixels", "scores", "conv2d"]), st.text(max_size=8))
+_sizes = st.sampled_from([0, 1, 2, 6, 8, -1, 1 << 31, 1 << 62, -(1 << 63)])
+_parameters = st.dictionaries(
+    st.one_of(
+        st.sampled_from(["engine", "timeout", "classification", "priority", "binary_data"]),
+        st.text(max_size=5),
+    ),
+    st.one_of(
+        st.builds(pb.InferParameter, bool_param=st.booleans()),
+        st.builds(pb.InferParameter, int64_param=st.integers(-(1 << 63), (1 << 63) - 1)),
+        st.builds(pb.InferParameter, string_param=_names),
+        st.builds(pb.InferParameter, double_param=st.floats()),
+        st.builds(pb.InferParameter),
+    ),
+    max_size=3,
+)
+_contents = st.builds(
+    pb.InferTensorContents,
+    fp32_contents=st.lists(st.floats(width=32), max_size=60),
+    int_contents=st.lists(st.integers(-(1 << 31), (1 << 31) - 1), max_size=3),
+    bytes_contents=st.lists(st.binary(max_size=5), max_size=3),
+)
+_requests = st.builds(
+    pb.ModelInferRequest,
+    model_name=st.one_of(st.just("small"), _names),
+    model_version=st.sampled_from(["", "", "1", "2", "-1"]),
+    id=st.text(max_size=5),
+    parameters=_parameters,
+    inputs=st.lists(
+        st.builds(
+            pb.ModelInferRequest.InferInputTensor,
+            name=st.one_of(st.just("pixels"), _names),
+            datatype=st.sampled_from(["FP32", "FP32", "UINT8", "BYTES", "BOOL", "FP16", "", "X"]),
+            shape=st.one_of(st.just([1, 6, 8, 1]), st.lists(_sizes, max_size=6)),
+            parameters=_parameters,
+            contents=st.one_of(st.none(), _contents),
+        ),
+        max_size=2,
+    ),
+    outputs=st.lists(
+        st.builds(
+            pb.ModelInferRequest.InferRequestedOutputTensor, name=_names, parameters=_parameters
+        ),
+        max_size=3,
+    ),
+    raw_input_contents=st.lists(
+        st.one_of(st.binary(min_size=192, max_size=192), st.binary(max_size=300)), max_size=2
+    ),
+)
+
+
+def test_malformed_requests(server: Running) -> None:
+    """Messages that are whole and make no sense, and messages of random bytes."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    tried = 0
+    with grpc.insecure_channel(server.address, options) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        @settings(
+            max_examples=250 * TIMES,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(_requests, st.binary(max_size=200), st.integers(0, 9))
+        def send(request: pb.ModelInferRequest, junk: bytes, kind: int) -> None:
+            nonlocal tried
+            tried += 1
+            data = request.SerializeToString()
+            if kind == 8:
+                data = data[: len(junk)] + junk
+            if kind == 9:
+                data = junk
+            call = infer.future(data, timeout=20)
+            allowed = set(_REFUSALS)
+            if kind > 7:  # what is no message is refused by gRPC, before pyconv sees it
+                allowed |= {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+            assert call.code() in allowed, (call.code(), call.details(), request)
+
+        seen = endure(server, "", 1, lambda number: None if number else send())
+    assert tried >= 250
+    write_row("malformed requests, drawn by hypothesis", tried, seen)
+
+
+# -- Clients that do not behave --------------------------------------------------------------------
+
+
+def test_clients_that_vanish_amid_a_stream(server: Running) -> None:
+    def vanish(_: int) -> None:
+        channel = grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)])
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        more = threading.Event()
+
+        def requests() -> Iterator[pb.ModelInferRequest]:
+            for case in server.cases[:5]:
+                yield case.request
+            more.wait(10)
+
+        answers = stub.ModelStreamInfer(requests())
+        next(answers)
+        channel.close()
+        more.set()
+
+    endure(server, "clients that vanish amid a stream", 20, vanish)
+
+
+def test_clients_that_give_up_at_once(server: Running) -> None:
+    def give_up(number: int) -> None:
+        with grpc.insecure_channel(
+            server.address, [("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+            for case in server.cases:
+                call = stub.ModelInfer.future(case.request, timeout=10)
+                if number % 2:
+                    call.cancel()
+
+    # Sixteen at once are more than the queue of eight takes.
+    endure(server, "clients that give up at once", 20, give_up, ("RESOURCE_EXHAUSTED", "HTTP 429"))
+
+
+def test_slow_readers(server: Running) -> None:
+    """They ask for much, and read nothing."""
+    case = server.cases[0]
+    slow: list[socket.socket] = []
+    channels: list[grpc.Channel] = []
+    over = threading.Event()
+
+    def requests() -> Iterator[pb.ModelInferRequest]:
+        while not over.is_set():
+            yield case.request
+
+    def connect(number: int) -> None:
+        raw = socket.create_connection((server.host, server.http_port), timeout=5)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.append(raw)
+        raw.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        if number < 8:
+            channel = grpc.insecure_channel(
+                server.address,
+                [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.lookahead_bytes", 1024)],
+            )
+            channels.append(channel)
+            stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+            stub.ModelStreamInfer(requests())
+
+    def all_of_them(_: int) -> None:
+        for number in range(20):
+            connect(number)
+        time.sleep(0.5)
+        over.set()
+        for raw in slow:
+            raw.close()
+        for channel in channels:
+            channel.close()
+        slow.clear()
+        channels.clear()
+        over.clear()
+
+    endure(
+        server,
+        "20 slow readers at once over HTTP, 8 over streams",
+        1,
+        all_of_them,
+        ("RESOURCE_EXHAUSTED", "HTTP 429"),
+    )
+
+
+def test_a_thousand_connections(server: Running) -> None:
+    def connect(_: int) -> None:
+        with contextlib.ExitStack() as stack:
+            for number in range(1000):
+                port = server.port if number % 2 else server.http_port
+                stack.enter_context(socket.create_connection((server.host, port), timeout=20))
+            assert_ready(server)
+
+    endure(server, "1,000 connections at once, held open", 1, connect)
+
+
+def test_full_queue(server: Running) -> None:
+    """More requests at once than the queue takes: each is answered right, or refused at once."""
+    outcomes: dict[str, int] = {}
+
+    def flood(_: int) -> None:
+        with grpc.insecure_channel(
+            server.address, [("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+            calls = [(case, stub.ModelInfer.future(case.request, timeout=20)) for case in flooding]
+            for case, call in calls:
+                code = call.code().name
+                outcomes[code] = outcomes.get(code, 0) + 1
+                if code == "OK":
+                    assert case.is_right(scores_of(call.result()))
+                else:
+                    trailers = dict(call.trailing_metadata())
+                    assert int(trailers["grpc-retry-pushback-ms"]) > 0
+
+    flooding = server.cases * 16
+    endure(
+        server,
+        "a full queue: 256 requests at once, where 8 may wait",
+        4,
+        flood,
+        ("RESOURCE_EXHAUSTED", "HTTP 429"),
+    )
+    assert set(outcomes) == {"OK", "RESOURCE_EXHAUSTED"}
+
+
+# -- Around the process ----------------------------------------------------------------------------
+
+
+def test_model_file_that_is_replaced_by_garbage(
+    small_classifier: Path, cases: list[Case], tmp_path: Path
+) -> None:
+    path = tmp_path / "small.onnx"
+    right = small_classifier.read_bytes()
+    path.write_bytes(right)
+    flags = ["--model-dir", str(tmp_path), "--watch", "0.05"]
+
+    def replace(number: int) -> None:
+        chance = random.Random(number)
+        wrong = [chance.randbytes(500), right[: chance.randint(0, len(right))], b""][number % 3]
+        path.write_bytes(wrong)  # in place, as it should not be done
+        time.sleep(0.15)
+        if number % 4 == 0:
+            path.unlink()
+            time.sleep(0.15)
+        other = tmp_path / "other"
+        other.write_bytes(right)
+        other.replace(path)
+        time.sleep(0.15)
+
+    # Where the file is gone, so is the model, and requests for it say so.
+    gone = ("NOT_FOUND", "HTTP 404")
+    with serving(small_classifier, cases, *flags) as server:
+        endure(server, "the model's file replaced by garbage, cut off, deleted", 8, replace, gone)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(grpc.RpcError):
+                assert_ready(server)
+                break
+        assert_ready(server)
+
+
+def test_disk_that_is_full(small_classifier: Path, cases: list[Case]) -> None:
+    """The log cannot be written: the server answers all the same."""
+    flags = ["--log-requests", "--log-level", "info"]
+    with (
+        Path("/dev/full").open("w", encoding="utf-8") as full,
+        serving(small_classifier, cases, *flags, stderr=full) as server,
+    ):
+        endure(server, "a full disk under the log, seconds", 2, lambda _: time.sleep(1))
+
+
+_JUMPING_CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/time.h>
+#include <time.h>
+
+static int (*real)(clockid_t, struct timespec *);
+
+static long shift(void) {  /* a day ahead or behind, changing twice a second */
+    struct timespec steady;
+    real(CLOCK_MONOTONIC, &steady);
+    return (steady.tv_sec * 2 + steady.tv_nsec / 500000000) % 2 ? 86400 : -86400;
+}
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(clock, now);
+    if (!failed && clock == CLOCK_REALTIME) now->tv_sec += shift();
+    return failed;
+}
+int gettimeofday(struct timeval *now, void *zone) {
+    struct timespec precise;
+    clock_gettime(CLOCK_REALTIME, &precise);
+    now->tv_sec = precise.tv_sec;
+    now->tv_usec = precise.tv_nsec / 1000;
+    return 0;
+}
+time_t time(time_t *now) {
+    struct timespec precise;
+    clock_gettime(CLOCK_REALTIME, &precise);
+    if (now) *now = precise.tv_sec;
+    return precise.tv_sec;
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs LD_PRELOAD")
+def test_clock_that_jumps(small_classifier: Path, cases: list[Case], tmp_path: Path) -> None:
+    """The wall clock of the whole process, C and Python, goes two days back and forth."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    library = tmp_path / "clock.so"
+    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(library), "-ldl"]
+    subprocess.run(command, input=_JUMPING_CLOCK, text=True, check=True)
+    environ = {**os.environ, "LD_PRELOAD": str(library)}
+    told = subprocess.run(
+        [sys.executable, "-c", "import time; print(time.time())"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert abs(float(told.stdout) - time.time()) > 80_000  # it does jump
+    # gRPC tells what is left of a deadline by the wall clock: a request that arrives in the very
+    # moment of a jump may be taken for late.
+    late = ("DEADLINE_EXCEEDED",)
+    with serving(small_classifier, cases, "--log-requests", env=environ) as server:
+        seen = endure(
+            server, "a wall clock that jumps by two days", 4, lambda _: time.sleep(0.5), late
+        )
+    assert sum(seen.refused.values()) <= 4 * TIMES
+
+
+def test_certificates_that_are_wrong(
+    small_classifier: Path, cases: list[Case], tmp_path: Path
+) -> None:
+    ca, stranger = trustme.CA(), trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    made = {
+        "server": ca.issue_cert("127.0.0.1"),
+        "right": ca.issue_cert("client"),
+        "expired": ca.issue_cert("client", not_after=long_ago),
+        "strange": stranger.issue_cert("client"),
+    }
+    for name, certificate in made.items():
+        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / f"{name}.pem")
+    pem = {name: tmp_path / f"{name}.pem" for name in ("ca", *made)}
+    flags = ["--tls-certificate", pem["server"], "--tls-key", pem["server"]]
+    flags += ["--tls-client-ca", pem["ca"]]
+
+    def ask(name: str) -> int:
+        who = Credentials(ca=pem["ca"], certificate=pem[name], key=pem[name])
+        with Client(server.address, credentials=who, timeout=10) as client:
+            return len(client.classify(cases[0].pixels, model="small").predictions)
+
+    refused = answered = 0
+    with serving(small_classifier, cases, *map(str, flags)) as server:
+        files = server.open_files()
+        for _ in range(10 * TIMES):
+            for name in ("expired", "strange"):
+                with pytest.raises(ServerError):
+                    ask(name)
+                refused += 1
+            answered += ask("right")
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while server.open_files() > files + 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert server.open_files() <= files + 3
+    write_row("clients' certificates expired or of strangers", refused, Seen(right=answered))
