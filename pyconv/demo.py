@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,19 @@ def run(out: Path) -> Report:
         timings = [timing for name in names for timing in _time(client, name)]
         drawn = [_draw(client, name, out) for name in names]
     return Report(samples, timings, drawn)
+
+
+@contextmanager
+def page() -> Iterator[str]:
+    """Serve the page that looks inside the bundled models, on both engines; gives its address.
+
+    Raises:
+        ServerError: there is no free port.
+    """
+    models = [ModelSpec(name, name) for name in bundled.names()]
+    server = BackgroundServer(Settings(models=models, engines=ENGINES, port=0, http_port=0))
+    with server:
+        yield f"http://{server.http_address}/"
 
 
 def _classify(client: Client, model: str) -> list[Sample]:

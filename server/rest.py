@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from pyconv.engines.base import Array, TensorInfo
 from pyconv.errors import InputError
-from pyconv.server import datatypes, open_inference, parameters
+from pyconv.server import datatypes, open_inference, page, parameters
 from pyconv.server.authentication import REFUSAL
 from pyconv.server.inference import Inference
 from pyconv.server.metrics import CONTENT_TYPE
@@ -75,6 +75,7 @@ def make_app(
     post("/v2/repository/models/{model}/unload", rest.unload)
     get("/metrics", rest.metrics)
     get("/openapi.json", rest.openapi)
+    page.add_routes(app, inference)
     get("/", _page)
     app.router.add_static("/web", WEB)
     return app

@@ -26,9 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a folder for the figures of activations (default: pyconv-demo)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        help="serve the page that looks inside both models, and open it in a browser, instead; "
+        "until Ctrl-C",
+    )
     parser.epilog = """examples:
   pyconv demo
   pyconv demo --out /tmp/demo --json
+  pyconv demo --open
 
 exit status: 0 if both engines agree on every picture, 1 if not"""
 
@@ -37,12 +44,28 @@ def run(args: argparse.Namespace) -> int:
     """Demonstrate and print."""
     from pyconv import demo
 
+    if args.open:
+        return _open()
     report = demo.run(Path(args.out))
     if args.json:
         print(json.dumps(_facts(report), indent=2))
     else:
         _print(report)
     return 0 if report.agreed else 1
+
+
+def _open() -> int:
+    """Serve the page and show it, until Ctrl-C."""
+    import threading
+    import webbrowser
+
+    from pyconv import demo
+
+    with demo.page() as address:
+        print(f"the page is {address} (Ctrl-C ends it)", flush=True)
+        webbrowser.open(address)
+        threading.Event().wait()
+    return 0
 
 
 def _facts(report: Report) -> dict[str, object]:

@@ -93,6 +93,17 @@ def filters(model: Model, layer: str) -> Filters:
     )
 
 
+def layers_with_filters(model: Model) -> list[str]:
+    """The layers for which `filters` has an answer.
+
+    Raises:
+        InputError: the network takes no pictures.
+        UnsupportedOperatorError: the compiler does not know an operator of the file.
+    """
+    graph = network_of(model).graph
+    return [layer.name for layer in views(model) if convolution(graph, layer) is not None]
+
+
 _PASSED = frozenset({"activation", "transpose", "reshape", "identity", "prelu"})
 _BY_CONSTANTS = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum"})
 

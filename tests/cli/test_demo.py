@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import urllib.request
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,27 @@ def test_demo_that_cannot_write(tmp_path: Path, capsys: _Output) -> None:
     (tmp_path / "file").touch()
     assert main(["demo", "--out", str(tmp_path / "file" / "out")]) == 1
     assert "the figure cannot be written" in capsys.readouterr().err
+
+
+def test_demo_open_serves_the_page_until_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: _Output
+) -> None:
+    opened: list[str] = []
+    pages: list[bytes] = []
+
+    def interrupt(event: threading.Event, timeout: float | None = None) -> bool:
+        if threading.current_thread() is not threading.main_thread() or not opened:
+            return wait(event, timeout)
+        monkeypatch.setattr(threading.Event, "wait", wait)
+        for part in ("", "page/models"):
+            with urllib.request.urlopen(opened[0] + part, timeout=60) as answer:
+                pages.append(answer.read())
+        raise KeyboardInterrupt
+
+    wait = threading.Event.wait
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(threading.Event, "wait", interrupt)
+    assert main(["demo", "--open"]) == 130
+    assert opened[0] in capsys.readouterr().out
+    assert b"What every layer sees" in pages[0]
+    assert [model["name"] for model in json.loads(pages[1])["models"]] == bundled.names()

@@ -1,0 +1,159 @@
+"""What the page asks of the server, compared with the library."""
+
+from __future__ import annotations
+
+import json
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyconv
+from pyconv import bundled, inspect, pictures
+from pyconv.colormap import INFERNO
+
+Arrays = dict[str, np.ndarray]
+
+
+def _ask(url: str, body: bytes | None = None, kind: str = "application/octet-stream") -> bytes:
+    request = urllib.request.Request(url, body, {"Content-Type": kind} if body is not None else {})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+def _unpacked(content: bytes) -> tuple[dict[str, Any], Arrays]:
+    length = int.from_bytes(content[:4], "little")
+    facts = json.loads(content[4 : 4 + length])
+    arrays, offset = {}, 4 + length
+    for item in facts["arrays"]:
+        offset += -offset % 8
+        count = math.prod(item["shape"])
+        array = np.frombuffer(content, item["dtype"], count, offset).reshape(item["shape"])
+        arrays[item["name"]] = array
+        offset += array.nbytes
+    assert offset == len(content)
+    return facts, arrays
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(8).integers(0, 256, (6, 8, 1), np.uint8)
+
+
+def test_page_and_its_parts_are_served(http: str) -> None:
+    page = _ask(f"{http}/").decode()
+    for part in ("style.css", "app.js", "api.js", "heat.js", "inspector.js", "sketch.js"):
+        assert _ask(f"{http}/web/{part}")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert _ask(f"{http}/page/colormap") == INFERNO.tobytes()
+
+
+def test_page_lists_every_model_that_takes_pictures(http: str, small_classifier: Path) -> None:
+    models = json.loads(_ask(f"{http}/page/models"))["models"]
+    assert [model["name"] for model in models] == ["small", "plain", "maps"]
+    small = models[0]
+    assert small["engines"] == ["native", "onnxruntime"]
+    assert small["labels"] == ["left", "right", "flat"]
+    assert (small["height"], small["width"], small["channels"]) == (6, 8, 1)
+    conv, flatten, dense = small["layers"]
+    field = inspect.receptive_fields(pyconv.load(small_classifier))["conv2d"]
+    assert conv["filters"] is True
+    assert conv["sees"] == [3, 3]
+    for row, (top, bottom) in enumerate(conv["rows"]):
+        assert field.box(row, 0)[0::2] == (top, bottom)
+    for column, (left, right) in enumerate(conv["columns"]):
+        assert field.box(0, column)[1::2] == (left, right)
+    assert (dense["filters"], dense["sees"]) == (False, [6, 8])
+    assert "rows" not in flatten
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+def test_page_sees_what_the_model_does(
+    http: str, small_classifier: Path, make_png: Callable[..., bytes], engine: str
+) -> None:
+    model = pyconv.load(small_classifier, engine=engine)  # type: ignore[arg-type]
+    assert model.input_contract is not None
+    png = make_png(20, 30)
+    expected = pictures.prepare(png, model.input_contract)
+    question = f"{http}/page/see?model=small&engine={engine}"
+    facts, arrays = _unpacked(_ask(question, png, "image/png"))
+    assert facts["engine"] == engine
+    np.testing.assert_array_equal(arrays.pop(""), expected)
+    values = model.activations(expected[np.newaxis])
+    assert list(arrays) == list(values)
+    for name, array in arrays.items():
+        np.testing.assert_allclose(array, values[name][0], rtol=1e-5, atol=1e-6)
+    scores = [(item.label, item.probability) for item in model.classify(expected[None], 3)[0]]
+    told = [(item["label"], pytest.approx(item["probability"])) for item in facts["predictions"]]
+    assert scores == told
+    again, _ = _unpacked(_ask(question, expected.tobytes()))
+    assert again["predictions"] == facts["predictions"]
+
+
+def test_page_explains_as_the_library_does(
+    http: str, small_classifier: Path, image: np.ndarray
+) -> None:
+    model = pyconv.load(small_classifier)
+    question = f"{http}/page/explain/grad-cam?model=small&class=1"
+    facts, arrays = _unpacked(_ask(question, image.tobytes()))
+    cam = inspect.grad_cam(model, image, 1)
+    assert (facts["label"], facts["layer"]) == ("right", "conv2d")
+    np.testing.assert_allclose(arrays["heat"], cam.heat, rtol=1e-5)
+    question = f"{http}/page/explain/occlusion?model=small"
+    facts, arrays = _unpacked(_ask(question, image.tobytes()))
+    hidden = inspect.occlusion_map(model, image, size=facts["size"])
+    np.testing.assert_allclose(arrays["heat"], hidden.heat, rtol=1e-4, atol=1e-6)
+
+
+def test_page_gives_filters_and_times(http: str, small_classifier: Path, image: np.ndarray) -> None:
+    kernel = inspect.filters(pyconv.load(small_classifier), "conv2d").kernel
+    _, arrays = _unpacked(_ask(f"{http}/page/filter?model=small&layer=conv2d&channel=2"))
+    np.testing.assert_array_equal(arrays["kernel"], kernel[..., 2])
+    times = json.loads(_ask(f"{http}/page/times?model=small", image.tobytes()))
+    assert list(times["median_ms"]) == ["native", "onnxruntime"]
+    assert all(0 < taken < 10_000 for taken in times["median_ms"].values())
+
+
+def test_page_finds_the_most_exciting_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyconv.server import page
+
+    monkeypatch.setattr(page, "_dataset_name", lambda model: None)
+    model = pyconv.load("digits")
+    assert model.input_contract is not None
+    facts, images = page._most_exciting(model, "conv2d", 3)
+    samples = pictures.prepare_all(bundled.samples("digits"), model.input_contract)
+    expected = inspect.exciting_images(model, "conv2d", 3, samples, page.EXCITING)
+    assert [item["index"] for item in facts["images"]] == expected.indices.tolist()
+    np.testing.assert_array_equal(images, expected.images)
+    assert facts["source"] == "the sample pictures"
+
+
+@pytest.mark.parametrize(
+    ("question", "body", "status", "message"),
+    [
+        ("see?model=none", b"", 404, "there is no model 'none'"),
+        ("see?model=small", b"123", 400, "expected 48 bytes"),
+        ("see?model=small&engine=gpu", b"123", 400, "expected native or onnxruntime, got 'gpu'"),
+        ("explain/magic?model=small", b"0" * 48, 404, "known: occlusion, grad-cam"),
+        ("explain/grad-cam?model=small&class=-1", b"0" * 48, 400, "class: expected an integer"),
+        ("explain/grad-cam?model=small&class=3", b"0" * 48, 400, "class from 0 to 2"),
+        ("filter?model=small&layer=dense", None, 400, "layers that have: conv2d"),
+        ("filter?model=small&layer=conv2d&channel=4", None, 400, "expected 0 to 3"),
+        ("exciting?model=small&layer=conv2d", None, 404, "no images to search"),
+        ("sample/small/0.png", None, 404, "has no sample '0.png'"),
+    ],
+)
+def test_page_says_what_is_wrong(
+    http: str, question: str, body: bytes | None, status: int, message: str
+) -> None:
+    with pytest.raises(urllib.error.HTTPError) as error:
+        _ask(f"{http}/page/{question}", body)
+    assert error.value.code == status
+    assert message in json.loads(error.value.read())["error"]
