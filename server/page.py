@@ -7,13 +7,15 @@ dtypes and shapes, and behind it each array's elements follow, each from a multi
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,21 +30,25 @@ from pyconv.inspect import exciting_images, filters, grad_cam, occlusion_map, re
 from pyconv.inspect.kernels import layers_with_filters
 from pyconv.inspect.layers import contract_of
 from pyconv.model import Model
-from pyconv.server.errors import NotFoundError
+from pyconv.server.errors import BusyError, NotFoundError
 from pyconv.server.inference import Inference
 from pyconv.server.models import ServedModel
-from pyconv.server.requests import PictureFile, Selection
+from pyconv.server.requests import LayerChoice, PictureFile, Selection
+from pyconv.server.settings import Settings
 
 EXCITING = 12
 """How many of the most exciting images are shown."""
 
 _MOST_IMAGES = 2000  # of a data set are searched for them
 _TIMED_RUNS = 9
+_MOST_LOOKING = 16  # computations longer than an answer, running or waiting for a thread
+
+_T = TypeVar("_T")
 
 
-def add_routes(app: web.Application, inference: Inference) -> None:
+def add_routes(app: web.Application, inference: Inference, settings: Settings) -> None:
     """Give an application the page's own routes, all of them under `/page/`."""
-    page = _Page(inference)
+    page = _Page(inference, settings)
     app.router.add_get("/page/colormap", page.colormap)
     app.router.add_get("/page/models", page.models)
     app.router.add_get("/page/sample/{name}/{file}", page.sample)
@@ -57,9 +63,12 @@ _Exciting = tuple[dict[str, Any], Array]
 
 
 class _Page:
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, settings: Settings) -> None:
         self._inference = inference
+        self._settings = settings
+        self._looking = 0
         # By model, so that what is kept goes when the model does.
+        self._shown: WeakKeyDictionary[ServedModel, list[LayerChoice]] = WeakKeyDictionary()
         self._described: WeakKeyDictionary[ServedModel, dict[str, Any]] = WeakKeyDictionary()
         self._excited: WeakKeyDictionary[Model, dict[tuple[str, int], _Exciting]]
         self._excited = WeakKeyDictionary()
@@ -77,7 +86,7 @@ class _Page:
             if served.model.input_contract is None:
                 continue  # it takes no pictures, so there is nothing to draw
             if served not in self._described:
-                facts = await self._inference.work(None, partial(_described, served))
+                facts = await self._look(partial(_described, served))
                 self._described[served] = facts
             engines = list(held.engines(name))
             entries.append({"name": name, "engines": engines, **self._described[served]})
@@ -98,7 +107,10 @@ class _Page:
         body = await request.read()
         raw = request.content_type == "application/octet-stream"
         images = _pixels(served.model, body)[np.newaxis] if raw else [PictureFile(body)]
-        seen = await self._inference.activations(selection, images, [])
+        if served not in self._shown:
+            room_bytes = self._settings.max_message_bytes
+            self._shown[served] = await self._look(partial(_shown_layers, served, room_bytes))
+        seen = await self._inference.activations(selection, images, self._shown[served])
         pixels = seen.run.images
         classified = await self._inference.classify(selection, pixels, _count(served.model))
         arrays = {"": pixels[0]}
@@ -123,7 +135,7 @@ class _Page:
         engines = self._inference.models.engines(name)
         held = [self._served(name, engine) for engine in engines]
         image = _pixels(held[0].model, body)[np.newaxis]
-        medians = await self._inference.work(None, partial(_timed, held, image))
+        medians = await self._look(partial(_timed, held, image))
         return web.json_response({"runs": _TIMED_RUNS, "median_ms": medians})
 
     async def explain(self, request: web.Request) -> web.Response:
@@ -137,13 +149,13 @@ class _Page:
         if kind == "occlusion":
             size = max(1, min(image.shape[:2]) // 5)
             stride = max(1, min(image.shape[:2]) // 28)
-            hidden = await self._inference.work(
-                None, partial(occlusion_map, model, image, index, size=size, stride=stride)
+            hidden = await self._look(
+                partial(occlusion_map, model, image, index, size=size, stride=stride)
             )
             facts = {"label": hidden.label, "size": size}
             return _packed(facts, {"heat": hidden.heat.astype(np.float32)})
         if kind == "grad-cam":
-            spoken = await self._inference.work(None, partial(grad_cam, model, image, index))
+            spoken = await self._look(partial(grad_cam, model, image, index))
             facts = {"label": spoken.label, "layer": spoken.layer}
             return _packed(facts, {"heat": spoken.heat.astype(np.float32)})
         raise NotFoundError(f"there is no explanation {kind!r}; known: occlusion, grad-cam")
@@ -152,7 +164,7 @@ class _Page:
         """One filter's weights for each of its inputs: (height, width, inputs)."""
         model = self._served(_selection(request).name).model
         layer, channel = request.query.get("layer", ""), _channel(request)
-        found = await self._inference.work(None, partial(filters, model, layer))
+        found = await self._look(partial(filters, model, layer))
         if not 0 <= channel < found.kernel.shape[3]:
             raise InputError(f"channel: expected 0 to {found.kernel.shape[3] - 1}, got {channel}")
         bias = None if found.bias is None else float(found.bias[channel])
@@ -165,9 +177,27 @@ class _Page:
         known = self._excited.setdefault(model, {})
         if (layer, channel) not in known:
             work = partial(_most_exciting, model, layer, channel)
-            known[layer, channel] = await self._inference.work(None, work)
+            known[layer, channel] = await self._look(work)
         facts, images = known[layer, channel]
         return _packed(facts, {"images": images})
+
+    async def _look(self, work: Callable[[], _T]) -> _T:
+        """Compute something that takes longer than an answer of the network.
+
+        Raises:
+            BusyError: so much of that is being computed already.
+        """
+        if self._looking >= _MOST_LOOKING:
+            raise BusyError("this server is looking into networks for others; try again", 1000)
+        self._looking += 1
+        task = asyncio.ensure_future(self._inference.work(None, work))
+        task.add_done_callback(self._looked)
+        return await asyncio.shield(task)  # a thread goes on, whether or not somebody waits for it
+
+    def _looked(self, task: asyncio.Future[_T]) -> None:
+        self._looking -= 1
+        if not task.cancelled():
+            task.exception()  # somebody may have gone who would have been told
 
     def _served(self, name: str, engine: EngineName | None = None) -> ServedModel:
         return self._inference.models.select(name, engine)
@@ -228,6 +258,21 @@ def _timed(held: list[ServedModel], image: Array) -> dict[str, float]:
             served.model.predict(image)
             seconds[served.model.engine].append(time.perf_counter() - started)
     return {engine: float(np.median(taken)) * 1e3 for engine, taken in seconds.items()}
+
+
+def _shown_layers(served: ServedModel, room_bytes: int) -> list[LayerChoice]:
+    """The layers that fit into an answer, the first ones first; none of them named if all do."""
+    chosen, all_fit = [], True
+    for row in served.model.summary().rows:
+        if row.shape is None or None in row.shape:
+            continue  # shape arithmetic, or what is not known before it is there
+        size_bytes = 4 * math.prod(size or 0 for size in row.shape)
+        if size_bytes <= room_bytes:
+            chosen.append(LayerChoice(row.name))
+            room_bytes -= size_bytes
+        else:
+            all_fit = False
+    return [] if all_fit else chosen
 
 
 def _described(served: ServedModel) -> dict[str, Any]:

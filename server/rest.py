@@ -75,7 +75,7 @@ def make_app(
     post("/v2/repository/models/{model}/unload", rest.unload)
     get("/metrics", rest.metrics)
     get("/openapi.json", rest.openapi)
-    page.add_routes(app, inference)
+    page.add_routes(app, inference, settings)
     get("/", _page)
     app.router.add_static("/web", WEB)
     return app

@@ -27,10 +27,14 @@ const page = {
   failed,
 };
 
-const strips = new Strips($("strips"), (layer, channel, opener) => {
-  inspector.open(layer, channel, opener);
-  page.changed();
-});
+const strips = new Strips(
+  $("strips"),
+  (layer, channel, opener) => {
+    inspector.open(layer, channel, opener);
+    page.changed();
+  },
+  () => strips.draw(page.seen.arrays, page.pinned?.arrays),
+);
 const inspector = new Inspector($("inspector"), page);
 const sketch = new Sketch($("pad"), $("pen"), () => {
   $("hint").hidden = true;
@@ -293,6 +297,8 @@ function choose(model) {
   $("compare").textContent = "Keep as B";
   $("pair").hidden = true;
   if (inspector.chosen) inspector.close();
+  strips.build([], []);
+  $("answer").replaceChildren();
   segments($("engines"), "engine", Object.fromEntries(model.engines.map((name) => [name, name])), page.engine, (value) => {
     page.engine = value;
     again();

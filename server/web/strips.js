@@ -3,6 +3,7 @@
 import { drawMap, drawUnits } from "./heat.js";
 
 const UNIT_COLUMNS = 64;
+const MOST_TILES = 64; // are shown before somebody asks for more
 
 export const isMap = (array) => array.shape.length === 3;
 
@@ -14,10 +15,12 @@ function heading(layer, array) {
 }
 
 export class Strips {
-  /** @param chosen called with a layer and a channel, and what was clicked */
-  constructor(root, chosen) {
+  /** @param chosen called with a layer and a channel, and what was clicked
+      @param grown called when there are more tiles to draw */
+  constructor(root, chosen, grown) {
     this.root = root;
     this.chosen = chosen;
+    this.grown = grown;
     this.strips = new Map();
   }
 
@@ -69,8 +72,8 @@ export class Strips {
     const count = array.shape[2];
     const few = count <= 16 ? " few" : count <= 32 ? " some" : "";
     const group = element("div", { className: `tiles${few}`, role: "group", ariaLabel: `Channels of ${name}` });
-    const tiles = Array.from({ length: count }, (_, channel) => {
-      const tile = element("button", {
+    const tile = (channel) => {
+      const button = element("button", {
         type: "button",
         className: "tile",
         title: `${name}, channel ${channel}`,
@@ -79,15 +82,16 @@ export class Strips {
         tabIndex: channel ? -1 : 0, // one stop for the tab key; arrows go on from there
       });
       const [a, b] = [element("canvas", {}), element("canvas", { className: "b" })];
-      tile.append(a, b);
-      tile.addEventListener("click", () => this.chosen(name, channel, tile));
-      return [tile, a, b];
-    });
-    group.append(...tiles.map(([tile]) => tile));
+      button.append(a, b);
+      button.addEventListener("click", () => this.chosen(name, channel, button));
+      group.append(button);
+      return [button, a, b];
+    };
+    const tiles = Array.from({ length: Math.min(count, MOST_TILES) }, (_, channel) => tile(channel));
     group.addEventListener("keydown", (event) => {
       const here = tiles.findIndex(([tile]) => tile === document.activeElement);
       const columns = getComputedStyle(group).gridTemplateColumns.split(" ").length;
-      const there = moved(event, here, columns, count);
+      const there = moved(event, here, columns, tiles.length);
       if (there === here) return;
       event.preventDefault();
       tiles[here][0].tabIndex = -1;
@@ -95,7 +99,16 @@ export class Strips {
       tiles[there][0].focus();
     });
     this.strips.set(name, { tiles });
-    return group;
+    if (tiles.length === count) return group;
+    const more = element("button", { type: "button", className: "more", textContent: `All ${count} maps` });
+    more.addEventListener("click", () => {
+      for (let channel = tiles.length; channel < count; channel++) tiles.push(tile(channel));
+      more.remove();
+      this.grown();
+    });
+    const both = element("div", {});
+    both.append(group, more);
+    return both;
   }
 
   #units(name, array) {

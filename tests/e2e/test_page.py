@@ -250,6 +250,33 @@ def test_page_shows_models_of_ones_own(visit: Callable[..., Page]) -> None:
     assert _pixels(page, "#shown").shape == (6, 8, 4)
 
 
+def test_page_asks_for_the_token_that_the_server_wants(
+    browser: Any, small_classifier: Path, tmp_path: Path
+) -> None:
+    token = "a-token-of-the-test-0123456789"
+    (tmp_path / "tokens").write_text(token, encoding="utf-8")
+    guarded = BackgroundServer(
+        Settings(
+            models=[ModelSpec("my-own", str(small_classifier))],
+            port=0,
+            http_port=0,
+            token_file=tmp_path / "tokens",
+        )
+    )
+    with guarded:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://{guarded.http_address}")
+        page.fill("#token", "wrong", timeout=_PATIENCE_MS)
+        page.click("#entry button")
+        playwright.expect(page.locator("#alert")).to_contain_text("token", timeout=_PATIENCE_MS)
+        page.fill("#token", token)
+        page.keyboard.press("Enter")
+        page.locator(".tile").first.wait_for(timeout=_PATIENCE_MS)
+        playwright.expect(page.locator("#entry")).to_be_hidden()
+        context.close()
+
+
 _CONTRASTS = """() => {
   const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,6 +18,11 @@ import pytest
 import pyconv
 from pyconv import bundled, inspect, pictures
 from pyconv.colormap import INFERNO
+from pyconv.server import page
+from pyconv.server.errors import BusyError
+from pyconv.server.inference import Inference
+from pyconv.server.models import Models, load_served
+from pyconv.server.settings import ModelSpec, Settings
 
 Arrays = dict[str, np.ndarray]
 
@@ -47,11 +54,11 @@ def image() -> np.ndarray:
 
 
 def test_page_and_its_parts_are_served(http: str) -> None:
-    page = _ask(f"{http}/").decode()
+    html = _ask(f"{http}/").decode()
     for part in ("style.css", "app.js", "api.js", "heat.js", "inspector.js", "sketch.js"):
         assert _ask(f"{http}/web/{part}")
-    assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "https://" not in page
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert "https://" not in html
     assert _ask(f"{http}/page/colormap") == INFERNO.tobytes()
 
 
@@ -122,8 +129,6 @@ def test_page_gives_filters_and_times(http: str, small_classifier: Path, image: 
 
 
 def test_page_finds_the_most_exciting_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyconv.server import page
-
     monkeypatch.setattr(page, "_dataset_name", lambda model: None)
     model = pyconv.load("digits")
     assert model.input_contract is not None
@@ -133,6 +138,34 @@ def test_page_finds_the_most_exciting_samples(monkeypatch: pytest.MonkeyPatch) -
     assert [item["index"] for item in facts["images"]] == expected.indices.tolist()
     np.testing.assert_array_equal(images, expected.images)
     assert facts["source"] == "the sample pictures"
+
+
+def test_page_shows_the_layers_that_fit_into_an_answer(small_classifier: Path) -> None:
+    spec = ModelSpec("small", str(small_classifier))
+    (served,) = load_served(spec, ["native"], 1, "float32")
+    names = [choice.name for choice in page._shown_layers(served, 4 * (96 + 3))]
+    assert names == ["conv2d", "dense"]  # flatten is as large as conv2d, of 96 values
+    assert page._shown_layers(served, 1 << 20) == []
+
+
+async def test_page_refuses_what_is_too_much_at_once(settings: Settings) -> None:
+    inference = Inference(Models(), settings)
+    asked = page._Page(inference, settings)
+    hold = threading.Event()
+    waiting = [asyncio.ensure_future(asked._look(hold.wait)) for _ in range(page._MOST_LOOKING)]
+    await asyncio.sleep(0)
+    with pytest.raises(BusyError, match="try again"):
+        await asked._look(hold.wait)
+    waiting.pop().cancel()  # its thread goes on all the same
+    await asyncio.sleep(0)
+    with pytest.raises(BusyError):
+        await asked._look(hold.wait)
+    hold.set()
+    assert all(await asyncio.gather(*waiting))
+    while asked._looking:
+        await asyncio.sleep(0.01)
+    assert await asked._look(lambda: 7) == 7
+    inference.close()
 
 
 @pytest.mark.parametrize(
