@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from pyconv import bundled
@@ -303,6 +305,52 @@ class Model:
         if contract.rank == 3:
             x = x.reshape(-1, height, width)
         return {contract.tensor: x}
+
+    def resumed(self, layers: Sequence[str]) -> Model:
+        """The network from some layers on: what is left to compute once their outputs are known.
+
+        >>> rest = model.resumed(["conv2d"])                            # doctest: +SKIP
+        >>> rest.run({"relu": edited})                                  # doctest: +SKIP
+
+        Args:
+            layers: names from `layers`, or of any tensor in the graph.
+
+        Returns:
+            A model on the same engine with the same outputs. Its inputs are the layers' tensors, in
+            the ONNX graph's layout, and those of the network's own inputs that are still needed.
+
+        Raises:
+            InputError: a layer does not exist.
+            ModelError: the file is not there any more, or the engine lacks an operator.
+        """
+        from pyconv.graph.resumption import resumed
+
+        rest = resumed(reader.parse(self.path), [self.layer(name).tensor for name in layers])
+        with TemporaryDirectory(prefix="pyconv-") as folder:
+            path = Path(folder) / self.path.name
+            onnx.save(rest, path)
+            model = load(path, engine=self.engine, threads=self.threads)
+            # Read now: the file goes with the folder.
+            model.layer_map, model.tensors = model.layer_map, model.tensors
+            return model
+
+    def time_steps(self, inputs: Mapping[str, Array]) -> Sequence[tuple[Step, float]]:
+        """Run once, and say what each step of the program took.
+
+        Args:
+            inputs: as `run` takes them.
+
+        Returns:
+            `steps`, each with its seconds; empty where the program depends on the inputs' shapes.
+
+        Raises:
+            InputError: the engine is onnxruntime, which does not tell; or as for `run`.
+        """
+        from pyconv.engines.native import NativeEngine
+
+        if not isinstance(self._engine, NativeEngine):
+            raise InputError("only the native engine tells what each of its steps takes")
+        return list(zip(self.steps(), self._engine.time_steps(inputs), strict=False))
 
     def steps(self) -> Sequence[Step]:
         """The native engine's compiled program; empty for onnxruntime, which hides its own."""

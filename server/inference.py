@@ -8,12 +8,13 @@ more, so the event loop that calls these methods never waits for either.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from pyconv.engines.base import Array, shape_text
 from pyconv.errors import InputError, PictureError, unknown_name
 from pyconv.metadata import Layer
 from pyconv.model import Model
+from pyconv.server import examination
 from pyconv.server.errors import DeadlineError, LimitError, NotFoundError
 from pyconv.server.metrics import Metrics
 from pyconv.server.models import Models, OutputChoice, ServedModel
@@ -37,7 +39,8 @@ from pyconv.server.requests import (
     Selection,
     TensorRequest,
 )
-from pyconv.server.scheduler import Lane, Runner, Scheduler, Tensors
+from pyconv.server.sampling import Sampling
+from pyconv.server.scheduler import Lane, Outcome, Runner, Scheduler, Tensors
 from pyconv.server.settings import MIB, Settings
 from pyconv.server.statistics import Measured
 from pyconv.server.status import code_name
@@ -62,6 +65,7 @@ class Inference:
         self._scheduler = Scheduler(settings.concurrency, self._note_run)
         self._lanes: dict[ServedModel, Lane] = {}
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="pyconv-prepare")
+        self._sampling = Sampling(models, settings, self.metrics, self._pool)
         self._streams = 0
 
     def close(self) -> None:
@@ -150,6 +154,11 @@ class Inference:
             self._check_outputs(request.outputs)
             choices = request.outputs or served.own_outputs
             layers = [served.output(choice.name) for choice in choices]
+            replaced = served.replaced(request.inputs)
+            if replaced or request.examination.asked:
+                return await self._examine(
+                    served, request, replaced, choices, layers, measure, deadline
+                )
             served.check(request.inputs)
             images, rows = self._batch(served, request.inputs)
             tensors = tuple(dict.fromkeys(layer.tensor for layer in layers))
@@ -158,12 +167,71 @@ class Inference:
                 request.inputs, tensors, images, key=key, deadline=deadline
             )
             measure.ran(images, outcome)
+            if self._sampling.is_on:
+                self._sampling.look(served, request.inputs)
             outputs = [
                 (choice.name, _wanted(served, choice, layer, outcome.tensors[layer.tensor]))
                 for choice, layer in zip(choices, layers, strict=True)
             ]
             self._check_size(sum(array.nbytes for _, array in outputs))
             return Inferred(served, outputs)
+
+    async def _examine(
+        self,
+        served: ServedModel,
+        request: TensorRequest,
+        replaced: Sequence[str],
+        choices: Sequence[OutputChoice],
+        layers: Sequence[Layer],
+        measure: Measured,
+        deadline: float | None,
+    ) -> Inferred:
+        """A request that asks for more than outputs; it runs alone."""
+        asked = request.examination
+        edits = {*replaced, *asked.silenced}
+        own = {name: array for name, array in request.inputs.items() if name not in replaced}
+        for name in asked.silenced:
+            if name not in served.layers:
+                raise NotFoundError(unknown_name("layer", name, served.layers))
+        if edits and (asked.compare or asked.profile):
+            raise InputError(
+                "parameters: layers can be edited, or engines compared and steps timed, not both "
+                "in one request"
+            )
+        if not edits:
+            served.check(own)
+        images = max((self._batch(served, own, every=False)[0], 1))
+        other = None
+        if asked.compare:
+            other = self.models.select(served.name, "onnxruntime", served.version)
+        tensors = list(dict.fromkeys(layer.tensor for layer in layers))
+
+        def work() -> tuple[Tensors, dict[str, str | float]]:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise DeadlineError("the deadline passed before the request was computed")
+            facts: dict[str, str | float] = {}
+            if edits:
+                given = {name: request.inputs[name] for name in replaced}
+                return served.edits.run(own, given, asked.silenced, tensors), facts
+            found = served.model.run(own, tensors)
+            if other is not None:
+                told = examination.compare(served, other, own, asked.tolerance)
+                facts["comparison"] = json.dumps(told)
+            if asked.profile:
+                facts["profile"] = json.dumps(examination.profile(served, own))
+            return found, facts
+
+        with self._lane(served).place():
+            started = time.monotonic()
+            found, facts = await self._on_thread(work)
+        took = time.monotonic() - started
+        measure.ran(images, Outcome(found, 0.0, took, images))
+        outputs = [
+            (choice.name, _wanted(served, choice, layer, found[layer.tensor]))
+            for choice, layer in zip(choices, layers, strict=True)
+        ]
+        self._check_size(sum(array.nbytes for _, array in outputs))
+        return Inferred(served, outputs, facts)
 
     async def heat_maps(self, activated: Activated, cell: int) -> Sequence[Sequence[HeatMap]]:
         """Draw activations, `cell` pixels to a value: for each layer, one image after another.
@@ -199,6 +267,15 @@ class Inference:
         lane = self._lanes.pop(served, None)
         if lane is not None:
             self._scheduler.remove(lane)
+
+    async def catalogue(self, selection: Selection) -> list[dict[str, Any]]:
+        """A model's layers, as `pyconv.server.examination.catalogue` tells of them.
+
+        Raises:
+            NotFoundError: the model, its version or the engine is not here.
+        """
+        served = self._select(selection)
+        return await self._on_thread(lambda: served.catalogue)
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -280,6 +357,8 @@ class Inference:
         outcome = await lane.submit(inputs, outputs, len(array), key=key, deadline=deadline)
         request.prepared(prepared - started)
         request.ran(len(array), outcome)
+        if self._sampling.is_on:
+            self._sampling.look(served, inputs)
         prepare_ms = (prepared - started) * 1e3
         run = Run(served, array, prepare_ms, outcome.queue_s * 1e3, outcome.compute_s * 1e3)
         return run, outcome.tensors
@@ -293,12 +372,20 @@ class Inference:
     async def _on_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _batch(self, served: ServedModel, inputs: Tensors) -> tuple[int, bool]:
-        """How many images these inputs are, and whether each of them has as many."""
+    def _batch(
+        self, served: ServedModel, inputs: Tensors, *, every: bool = True
+    ) -> tuple[int, bool]:
+        """How many images these inputs are, and whether each of them has as many.
+
+        Args:
+            served: whose inputs they are.
+            inputs: by name.
+            every: whether each input is there.
+        """
         counts = {
             len(inputs[info.name])
             for info in served.model.inputs
-            if info.shape and info.shape[0] is None
+            if info.shape and info.shape[0] is None and (every or info.name in inputs)
         }
         for count in counts:
             self._check_images(count)

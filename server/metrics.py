@@ -25,6 +25,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
+_OF_LAYERS = (
+    ("pyconv_layer_mean", "The mean of an observed layer's values, in the last request seen."),
+    ("pyconv_layer_deviation", "Their standard deviation."),
+    ("pyconv_layer_zeros", "The share of them that are exactly 0."),
+)
+
 _Labels: TypeAlias = tuple[str, ...]
 
 
@@ -74,6 +80,9 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self._requests = _Counts()
+        self._shadowed = _Counts()
+        self._disagreed = _Counts()
+        self._layers: dict[_Labels, tuple[float, float, float]] = {}
         self._streams = 0
         model = ["model", "version"]
         self._seconds = _Histogram(
@@ -116,6 +125,17 @@ class Metrics(Collector):
         """A stream was opened (1), or closed (-1)."""
         self._streams += opened
 
+    def shadowed(self, model: str, version: str, agrees: bool) -> None:
+        """A request was run on both engines."""
+        self._shadowed.add((model, version))
+        self._disagreed.add((model, version), 0 if agrees else 1)
+
+    def observed(
+        self, model: str, version: str, layer: str, told: tuple[float, float, float]
+    ) -> None:
+        """A layer's values were looked at: their mean, deviation and share of zeros."""
+        self._layers[model, version, layer] = told
+
     def page(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self._registry)
@@ -130,6 +150,19 @@ class Metrics(Collector):
         for labels, count in self._requests.values.items():
             requests.add_metric(labels, count)
         yield requests
+        for name, about, counts in (
+            ("pyconv_shadow_runs", "Requests that were run on both engines.", self._shadowed),
+            ("pyconv_shadow_disagreements", "Those that they disagreed on.", self._disagreed),
+        ):
+            counter = CounterMetricFamily(name, about, labels=["model", "version"])
+            for labels, count in counts.values.items():
+                counter.add_metric(labels, count)
+            yield counter
+        for place, (name, about) in enumerate(_OF_LAYERS):
+            gauge = GaugeMetricFamily(name, about, labels=["model", "version", "layer"])
+            for labels, told in self._layers.items():
+                gauge.add_metric(labels, told[place])
+            yield gauge
         for histogram in (self._seconds, self._queue, self._run_images, self._run_seconds):
             yield histogram.family()
         yield GaugeMetricFamily("pyconv_streams_open", "Streams that are open.", self._streams)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +19,9 @@ from pyconv.model import Model, load
 from pyconv.server.errors import NotFoundError
 from pyconv.server.settings import ModelSpec
 from pyconv.server.statistics import Statistics
+
+if TYPE_CHECKING:
+    from pyconv.server.examination import Edits
 
 _WARM_UPS = 3
 """Runs before a model takes requests: the first one allocates, the others tell what it takes."""
@@ -67,12 +72,34 @@ class ServedModel:
         self._tensors = frozenset(model.tensors)
         self._own_names = tuple(self._own)
         self.own_outputs = [OutputChoice(name) for name in self._own]
+        self._stamp = _stamp(model.path)
+        self._input_names = frozenset(info.name for info in model.inputs)
         self._fitting: set[tuple[tuple[str, object, tuple[int, ...]], ...]] = set()
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Mapping[str, Array]:
         """Compute tensors; the scheduler's threads come here."""
         # Without names the native engine has its program at hand.
         return self.model.run(inputs, None if outputs == self._own_names else outputs)
+
+    def replaced(self, inputs: Mapping[str, Array]) -> list[str]:
+        """Those of the names that are a layer's, whose output the array takes the place of."""
+        if inputs.keys() <= self._input_names:
+            return []
+        return [n for n in inputs if n not in self._input_names and n in self.layers]
+
+    @cached_property
+    def edits(self) -> Edits:
+        """The network with layers edited."""
+        from pyconv.server.examination import Edits
+
+        return Edits(self)
+
+    @cached_property
+    def catalogue(self) -> list[dict[str, Any]]:
+        """The network's layers; making it takes a while."""
+        from pyconv.server import examination
+
+        return examination.catalogue(self)
 
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Refuse arrays that do not fit the network's inputs.
@@ -117,6 +144,11 @@ class ServedModel:
             shape = tuple(shape[axis] for axis in layer.axes)
         return TensorInfo(name, network.dtype(layer.tensor), shape)
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether the file on disk is another one than was loaded."""
+        return _stamp(self.model.path) != self._stamp
+
     def warm_up(self) -> None:
         """Do what the first request would wait for; nothing is run that does not take images.
 
@@ -135,6 +167,14 @@ class ServedModel:
                 raise ModelError(
                     f"{self.model.path}: for an image of zeros, the network's output is not finite"
                 )
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return (about.st_ino, about.st_size, about.st_mtime_ns)
 
 
 class Models:

@@ -187,7 +187,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         else:
             inputs = await self._inference.work(request.ByteSize(), lambda: _inputs(request))
         inferred = await self._inference.infer(
-            TensorRequest(selection, inputs, outputs),
+            TensorRequest(selection, inputs, outputs, parameters.examination(asked)),
             deadline=parameters.deadline(asked, deadline) if asked else deadline,
         )
         if raw:

@@ -14,6 +14,7 @@ from pyconv.server.rest_messages import (
     IndexRequest,
     InferRequest,
     InferResponse,
+    LayerEntry,
     Live,
     ModelMetadata,
     Ready,
@@ -26,6 +27,7 @@ _MESSAGES: tuple[type[BaseModel], ...] = (
     IndexRequest,
     InferRequest,
     InferResponse,
+    LayerEntry,
     Live,
     ModelMetadata,
     Ready,
@@ -57,6 +59,7 @@ def description() -> dict[str, Any]:
             "/ready": _get("Whether it takes requests.", Ready, unready="404"),
             "/config": _get("How it is batched, in Triton's terms.", None, "404"),
             "/stats": _get("What it has done.", None, "404"),
+            "/layers": _get("Its layers.", [LayerEntry], "400", "404"),
             "/infer": _post("Run it on arrays.", InferRequest, InferResponse, *_REFUSALS),
         }
         for path, operations in of_model.items():
@@ -90,7 +93,10 @@ _REASONS = {
 
 
 def _get(
-    does: str, answer: type[BaseModel] | None, *refusals: str, unready: str = ""
+    does: str,
+    answer: type[BaseModel] | list[type[BaseModel]] | None,
+    *refusals: str,
+    unready: str = "",
 ) -> dict[str, Any]:
     answers = _content("application/json", answer)
     if unready:  # the same message, with a status that probes understand

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import TypeAlias, cast, get_args
 
 from pyconv.engines.base import EngineName
 from pyconv.errors import InputError
+from pyconv.server.requests import Examination
 
 Parameters: TypeAlias = Mapping[str, bool | int | float | str]
+
+
+BOTH = "both"
+"""In place of an engine: the native one answers, and the two are compared."""
 
 
 def engine(parameters: Parameters) -> EngineName | None:
@@ -21,9 +27,12 @@ def engine(parameters: Parameters) -> EngineName | None:
     name = parameters.get("engine")
     if name is None:
         return None
+    if name == BOTH:
+        return "native"
     if name not in get_args(EngineName):
         raise InputError(
-            f"parameter 'engine': expected one of {', '.join(get_args(EngineName))}, got {name!r}"
+            f"parameter 'engine': expected one of {', '.join(get_args(EngineName))}, {BOTH}, "
+            f"got {name!r}"
         )
     return cast(EngineName, name)
 
@@ -51,6 +60,47 @@ def deadline(
         return given
     asked = (time.monotonic() if arrived is None else arrived) + timeout_us / 1e6
     return asked if given is None else min(asked, given)
+
+
+def examination(parameters: Parameters) -> Examination:
+    """What a request asks beyond outputs.
+
+    Raises:
+        InputError: a parameter is not what it must be.
+    """
+    if not parameters:
+        return _NOTHING
+    tolerance = parameters.get("tolerance", 1e-4)
+    if isinstance(tolerance, bool | str) or not 0 <= tolerance < float("inf"):
+        raise InputError(f"parameter 'tolerance': expected a number from 0, got {tolerance!r}")
+    profile = parameters.get("profile", False)
+    if not isinstance(profile, bool):
+        raise InputError(f"parameter 'profile': expected true or false, got {profile!r}")
+    return Examination(
+        compare=parameters.get("engine") == BOTH,
+        tolerance=tolerance,
+        profile=profile,
+        silenced=_silenced(parameters.get("silence", "{}")),
+    )
+
+
+_NOTHING = Examination()
+
+
+def _silenced(text: bool | float | str) -> dict[str, list[int]]:
+    try:
+        if not isinstance(text, str):
+            raise TypeError
+        found = json.loads(text)
+        for name, channels in found.items():
+            if not name or not all(type(channel) is int and channel >= 0 for channel in channels):
+                raise TypeError
+    except (AttributeError, RecursionError, TypeError, ValueError):
+        raise InputError(
+            "parameter 'silence': expected a JSON object of channels by layer, such as "
+            f'{{"conv2d": [0, 3]}}, got {str(text)[:80]!r}'
+        ) from None
+    return dict(found)
 
 
 def classes(output: str, parameters: Parameters) -> int:

@@ -120,11 +120,35 @@ class TensorRequest:
         selection: which model.
         inputs: an array for each input of the graph.
         outputs: what is wanted; the graph's own outputs where empty.
+        examination: what else is asked for.
     """
 
     selection: Selection
     inputs: Mapping[str, Array]
     outputs: Sequence[OutputChoice] = ()
+    examination: Examination = field(default_factory=lambda: Examination())
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a request asks beyond outputs; such a request runs alone, and on a thread.
+
+    Attributes:
+        compare: whether both engines run, and are compared layer by layer.
+        tolerance: by how much of a layer's largest value they may differ.
+        profile: whether to tell what each step of the program took.
+        silenced: by layer, the channels that are 0 to the layers after it.
+    """
+
+    compare: bool = False
+    tolerance: float = 1e-4
+    profile: bool = False
+    silenced: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is."""
+        return self.compare or self.profile or bool(self.silenced)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def make_app(
         get(f"{root}/ready", rest.model_ready)
         get(f"{root}/config", rest.config)
         get(f"{root}/stats", rest.statistics)
+        get(f"{root}/layers", rest.layers)
         post(f"{root}/infer", rest.infer)
     post("/v2/repository/index", rest.index)
     post("/v2/repository/models/{model}/load", rest.load)
@@ -164,6 +165,13 @@ class _Rest:
         found = open_inference.statistics(self._repository.statistics(*_named(request)))
         return web.json_response(_plain(found))
 
+    async def layers(self, request: web.Request) -> web.Response:
+        name, model_version = _named(request)
+        chosen = request.query.get("engine")
+        asked = parameters.engine({} if chosen is None else {"engine": chosen})
+        rows = await self._inference.catalogue(Selection(name, asked, model_version))
+        return web.json_response(rows)
+
     async def index(self, request: web.Request) -> web.Response:
         body = await request.read()
         asked = _parsed(IndexRequest, body or b"{}")
@@ -205,6 +213,7 @@ class _Rest:
                 Selection(name, parameters.engine(asked.parameters), model_version),
                 inputs,
                 outputs,
+                parameters.examination(asked.parameters),
             ),
             deadline=parameters.deadline(asked.parameters, None, arrived),
         )

@@ -47,8 +47,9 @@ class InferRequest(_Message):
     id: str = Field(default="", description="Any text; given back with the answer.")
     parameters: dict[str, Value] = Field(
         default_factory=dict,
-        description="engine: native or onnxruntime; timeout: microseconds; binary_data_output: "
-        "whether all elements come after the JSON.",
+        description="engine: native, onnxruntime, or both to compare them; timeout: microseconds; "
+        "profile: whether to time every step; silence: channels by layer, as JSON in a text; "
+        "binary_data_output: whether all elements come after the JSON.",
     )
     inputs: list[InputTensor] = Field(description="One for each input of the graph.")
     outputs: list[RequestedOutput] = Field(
@@ -92,6 +93,20 @@ class ModelMetadata(_Message):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+
+
+class LayerEntry(_Message):
+    """One layer of a network."""
+
+    name: str
+    operator: str = Field(description="Its Keras class or ONNX operator.")
+    shape: list[int | None] | None = Field(description="What it puts out for one image.")
+    parameters: int
+    flops: int | None = Field(description="For one image; a multiply and an add are two.")
+    algorithm: str = Field(description="How the native engine computes it.")
+    filters: int | None
+    receptive_field: list[int] | None = Field(description="Rows and columns that a value sees.")
+    stride: list[int] | None = Field(description="By how many it moves to the next value.")
 
 
 class ServerMetadata(_Message):

@@ -79,6 +79,10 @@ class Settings:
             alone.
         max_wait_ms: how long a request waits for others to run with while a thread is free.
         max_queue: the most requests that wait for one model on one engine.
+        shadow_share: the share of requests, 0 to 1, that are run on the other engine too, to count
+            disagreements; the models must be loaded on both.
+        observed_layers: layers whose values are measured for the metrics.
+        observed_share: in what share of the requests.
         max_message_bytes: the largest request message, and the largest answer with activations.
         max_images: the most images in one request.
         max_pixels: the most pixels of a picture file; a larger one is not decoded.
@@ -116,6 +120,9 @@ class Settings:
     max_batch: int = 64
     max_wait_ms: float = 0.0
     max_queue: int = 1024
+    shadow_share: float = 0.0
+    observed_layers: Sequence[str] = ()
+    observed_share: float = 0.01
     max_message_bytes: int = 16 * MIB
     max_images: int = 256
     max_pixels: int = MAX_PIXELS
@@ -134,6 +141,7 @@ class Settings:
     trace: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "observed_layers", tuple(self.observed_layers))
         if not self.models and self.model_dir is None:
             raise InputError("models: expected at least one, or a folder of them")
         names = [spec.name for spec in self.models]
@@ -162,6 +170,11 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("shadow_share", "observed_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
+        if self.shadow_share and len(self.engines) < 2:
+            raise InputError("shadow_share: expected the models on both engines, see engines")
         if self.max_message_bytes >= 1 << 31:  # gRPC holds it in a signed 32-bit integer
             raise InputError(
                 f"max_message_bytes: expected less than 2 GiB, got {self.max_message_bytes}"

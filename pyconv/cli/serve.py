@@ -138,6 +138,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the most requests that wait for one model; more are refused at once (default: 1024)",
     )
+    watching = parser.add_argument_group("looking closer")
+    watching.add_argument(
+        "--shadow",
+        dest="shadow_share",
+        type=float,
+        metavar="SHARE",
+        help="the share of requests, 0 to 1, that the other engine runs too, once they are "
+        "answered; disagreements are counted (default: 0)",
+    )
+    watching.add_argument(
+        "--observe",
+        dest="observed_layers",
+        action="append",
+        metavar="LAYER",
+        help="a layer whose values are measured for the metrics; may be given several times",
+    )
+    watching.add_argument(
+        "--observe-share",
+        dest="observed_share",
+        type=float,
+        metavar="SHARE",
+        help="in what share of the requests, 0 to 1 (default: 0.01)",
+    )
     limits = parser.add_argument_group("limits of a request")
     limits.add_argument(
         "--max-message",

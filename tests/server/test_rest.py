@@ -209,6 +209,21 @@ def test_metrics_count_requests_errors_and_batches(http: str) -> None:
     assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1, 2, 1]
 
 
+def test_parameters_and_layers(http: str) -> None:
+    asked = {"engine": "both", "profile": True}
+    status, answer = _infer(http, _message(parameters=asked))
+    told = {name: json.loads(text) for name, text in answer["parameters"].items()}
+    assert (status, told["comparison"]["first_diverging"]) == (200, None)
+    assert told["profile"]["steps"][0]["layers"] == ["conv2d"]
+    silence = {"silence": json.dumps({"conv2d": [0, 1, 2, 3]})}
+    layer = [{"name": "flatten"}]
+    status, answer = _infer(http, _message(parameters=silence, outputs=layer))
+    assert (status, set(answer["outputs"][0]["data"])) == (200, {0.0})
+    status, _, body = _ask(http, "GET", "/v2/models/small/layers?engine=native")
+    assert [row["name"] for row in json.loads(body)] == ["conv2d", "flatten", "dense"]
+    assert _ask(http, "GET", "/v2/models/small/layers?engine=gpu")[0] == 400
+
+
 def test_page(http: str) -> None:
     status, headers, body = _ask(http, "GET", "/")
     assert (status, headers["Content-Type"]) == (200, "text/html")
@@ -234,4 +249,4 @@ def test_answers_are_as_the_description_says(http: str) -> None:
             case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
         check()
-    assert count == 18  # all but the description itself
+    assert count == 20  # all but the description itself

@@ -1,0 +1,254 @@
+"""What a request may ask of a network besides its outputs: both engines, times, edited layers.
+
+Everything here runs on a thread, and takes as long as it takes: a request that asks for it runs
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pyconv.engines.base import Array, shape_text
+from pyconv.errors import InputError, ModelError, PyconvError
+from pyconv.metadata import Layer
+from pyconv.model import Model
+from pyconv.server.models import ServedModel
+
+
+def compare(
+    native: ServedModel, other: ServedModel, inputs: Mapping[str, Array], tolerance: float
+) -> dict[str, Any]:
+    """Both engines on the same inputs, layer by layer.
+
+    Args:
+        native: the network on one engine.
+        other: the same on the other.
+        inputs: as the network takes them.
+        tolerance: by how much of its largest value, in absolute terms, a layer may differ.
+
+    Returns:
+        `layers`: each with its `name`, its `largest_difference` and its `largest_value`;
+        `first_diverging`: the first layer that differs by more, or None.
+    """
+    layers = [native.model.layer(name) for name in native.layers]
+    known = {layer.name for layer in layers}
+    layers += [native.output(info.name) for info in native.model.outputs if info.name not in known]
+    names = list(dict.fromkeys(layer.tensor for layer in layers))
+    ours, theirs = native.model.run(inputs, names), other.model.run(inputs, names)
+    rows = []
+    first = None
+    for layer in layers:
+        difference, scale = _differences(ours[layer.tensor], theirs[layer.tensor])
+        rows.append({"name": layer.name, "largest_difference": difference, "largest_value": scale})
+        if first is None and not difference <= tolerance * scale:
+            first = layer.name
+    return {"layers": rows, "first_diverging": first, "tolerance": tolerance}
+
+
+def compare_outputs(
+    one: ServedModel, other: ServedModel, inputs: Mapping[str, Array], tolerance: float
+) -> bool:
+    """Whether two engines give the same outputs, within a share of each one's largest value."""
+    ours, theirs = one.model.run(inputs), other.model.run(inputs)
+    for name, a in ours.items():
+        difference, scale = _differences(a, theirs[name])
+        if not difference <= tolerance * scale:
+            return False
+    return True
+
+
+def _differences(a: Array, b: Array) -> tuple[float, float]:
+    """The largest difference of two arrays, and the largest value of the second."""
+    if a.dtype.kind not in "fiu" or not a.size:
+        return (0.0 if np.array_equal(a, b) else np.inf), 1.0
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    # What both call infinite, or no number, is no difference.
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        differences = np.where(same, 0, np.abs(a - b))
+    largest = float(np.nan_to_num(differences, nan=np.inf).max())
+    return largest, float(np.abs(b[np.isfinite(b)]).max(initial=0))
+
+
+_TIMINGS = 3
+
+
+def catalogue(served: ServedModel) -> list[dict[str, Any]]:
+    """The network's layers.
+
+    Returns:
+        Each with its `name`, `operator`, `shape` (of one image, in Keras' layout), `parameters`,
+        `flops`, `algorithm` (of the native engine), `filters` (its channels), and what one of its
+        values sees of the picture, `receptive_field`, and by how many pixels that moves from one
+        value to the next, `stride`; null where a thing is not known.
+    """
+    from pyconv import inspect
+
+    try:
+        fields = inspect.receptive_fields(served.model)
+    except PyconvError:  # it takes no pictures, or has operators that the compiler does not know
+        fields = {}
+    rows = []
+    for row in served.model.summary().rows:
+        field = fields.get(row.name)
+        shape = None if row.shape is None else list(row.shape)
+        rows.append(
+            {
+                "name": row.name,
+                "operator": row.operator,
+                "shape": shape,
+                "parameters": row.parameters,
+                "flops": row.flops,
+                "algorithm": row.algorithm,
+                "filters": shape[-1] if shape else None,
+                "receptive_field": list(field.size) if field else None,
+                "stride": list(field.stride) if field and field.stride else None,
+            }
+        )
+    return rows
+
+
+def profile(served: ServedModel, inputs: Mapping[str, Array]) -> dict[str, Any]:
+    """What each step of the native program takes for these inputs: the least of three runs.
+
+    Returns:
+        `steps`: each with the `layers` that it computes, its `operator` and `algorithm`, `ms`,
+        `flops`, and `bytes` that it puts out, for all images together.
+
+    Raises:
+        InputError: the engine is onnxruntime, which does not tell.
+    """
+    runs = [served.model.time_steps(inputs) for _ in range(_TIMINGS)]
+    images = max((len(array) for array in inputs.values() if array.ndim), default=1)
+    layers: dict[str, str] = {}
+    for name in served.layers:
+        layers.setdefault(served.model.layer(name).tensor, name)
+    network = served.model.network
+    steps = []
+    for timed in zip(*runs, strict=True):
+        step = timed[0][0]
+        width = np.dtype(network.dtype(step.name)).itemsize if network else 4
+        count = 1
+        for size in step.shape:
+            count *= images if size is None else size
+        steps.append(
+            {
+                "layers": [layers[name] for name in step.tensors if name in layers],
+                "operator": step.operator,
+                "algorithm": step.algorithm,
+                "ms": min(seconds for _, seconds in timed) * 1e3,
+                "flops": step.flops * images,
+                "bytes": count * width,
+            }
+        )
+    return {"steps": steps}
+
+
+class Edits:
+    """Runs a network some of whose layers are replaced, or have channels silenced.
+
+    Args:
+        served: the network.
+    """
+
+    def __init__(self, served: ServedModel) -> None:
+        self._served = served
+        self._rest = lru_cache(maxsize=8)(served.model.resumed)
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        replaced: Mapping[str, Array],
+        silenced: Mapping[str, Sequence[int]],
+        outputs: Sequence[str],
+    ) -> dict[str, Array]:
+        """Compute tensors as they are after the edits.
+
+        Args:
+            inputs: the network's own; those that are not needed may be missing.
+            replaced: by layer, what takes the place of its output, in Keras' layout.
+            silenced: by layer, the channels that are set to 0.
+            outputs: ONNX tensors.
+
+        Raises:
+            InputError: an array or a channel does not fit, or an input is missing.
+            ModelError: the network's file has changed since it was loaded.
+        """
+        model = self._served.model
+        if self._served.has_changed:
+            raise ModelError(
+                f"{model.path}: the file has changed since it was loaded; load the model again"
+            )
+        order = {name: place for place, name in enumerate(self._served.layers)}
+        names = sorted({*replaced, *silenced}, key=lambda name: order[name])
+        edited: dict[str, Array] = {}
+        for name in names:
+            layer = model.layer(name)
+            if name in replaced:
+                array = self._as_in_graph(layer, replaced[name])
+            else:
+                array = self._compute(inputs, edited, [layer.tensor])[layer.tensor]
+            edited[layer.tensor] = self._silence(layer, array, silenced.get(name, ()))
+        return self._compute(inputs, edited, outputs)
+
+    def _compute(
+        self, inputs: Mapping[str, Array], edited: Mapping[str, Array], wanted: Sequence[str]
+    ) -> dict[str, Array]:
+        """Tensors of the network in which some are given."""
+        model = self._served.model
+        found = {name: edited[name] for name in wanted if name in edited}
+        left = [name for name in wanted if name not in edited]
+        if not edited:
+            return {**found, **_run(model, inputs, left)}
+        rest = self._rest(tuple(edited))
+        within = set(rest.tensors)
+        after = [name for name in left if name in within]
+        before = [name for name in left if name not in within]
+        if after:
+            given = {**inputs, **edited}
+            needed = {info.name: given[info.name] for info in rest.inputs if info.name in given}
+            found |= _run(rest, needed, after)
+        if before:  # no edit reaches them
+            found |= _run(model, inputs, before)
+        return found
+
+    def _as_in_graph(self, layer: Layer, array: Array) -> Array:
+        info = self._served.describe(layer.name)
+        sizes = info.shape or ()
+        fits = array.dtype == info.dtype and (
+            info.shape is None
+            or (
+                array.ndim == len(sizes)
+                and all(want in (None, got) for want, got in zip(sizes, array.shape, strict=True))
+            )
+        )
+        if not fits:
+            raise InputError(
+                f"layer {layer.name!r}: expected {info.dtype} of shape {shape_text(info.shape)}, "
+                f"got {array.dtype} of shape {shape_text(array.shape)}"
+            )
+        if not layer.axes:
+            return array
+        return np.ascontiguousarray(array.transpose(np.argsort(layer.axes)))
+
+    def _silence(self, layer: Layer, array: Array, channels: Sequence[int]) -> Array:
+        if not channels:
+            return array
+        axis = layer.axes[-1] if layer.axes else min(1, array.ndim - 1)
+        count = array.shape[axis]
+        for channel in channels:
+            if channel >= count:
+                raise InputError(
+                    f"layer {layer.name!r} has {count} channels, 0 to {count - 1}; got {channel}"
+                )
+        array = array.copy()
+        np.moveaxis(array, axis, 0)[list(channels)] = 0
+        return array
+
+
+def _run(model: Model, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+    return dict(model.run(inputs, outputs)) if outputs else {}

@@ -1,0 +1,103 @@
+"""A share of the traffic is looked at more closely, when its answers are out already.
+
+Shadow mode runs the other engine too and counts where the two disagree. Observed layers are
+measured, so that drift in what a layer sees shows on a dashboard. One request is looked at at a
+time; what comes meanwhile is let pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from pyconv.server.examination import compare_outputs
+from pyconv.server.metrics import Metrics
+from pyconv.server.models import Models, ServedModel
+from pyconv.server.scheduler import Tensors
+from pyconv.server.settings import Settings
+
+_log = logging.getLogger("pyconv.server")
+
+TOLERANCE = 1e-4
+"""By how much of its largest value an output may differ before the engines are said to disagree."""
+
+
+class Sampling:
+    """Looks at a share of the requests.
+
+    Args:
+        models: where the other engine's network is found.
+        settings: the shares, and which layers.
+        metrics: what is told.
+        threads: where it is done.
+    """
+
+    def __init__(
+        self, models: Models, settings: Settings, metrics: Metrics, threads: Executor
+    ) -> None:
+        self._models = models
+        self._settings = settings
+        self._metrics = metrics
+        self._threads = threads
+        self._busy = False
+        self.is_on = bool(
+            settings.shadow_share or (settings.observed_layers and settings.observed_share)
+        )
+
+    def look(self, served: ServedModel, inputs: Tensors) -> None:
+        """Perhaps look at a request that has been answered."""
+        if self._busy:
+            return
+        work: Callable[[], None] | None = None
+        settings = self._settings
+        if random.random() < settings.shadow_share:
+            work = self._shadow(served, inputs)
+        elif random.random() < settings.observed_share:
+            work = self._observe(served, inputs)
+        if work is not None:
+            self._busy = True
+            loop = asyncio.get_running_loop()
+            done = loop.run_in_executor(self._threads, work)
+            done.add_done_callback(self._finish)
+
+    def _finish(self, done: asyncio.Future[None]) -> None:
+        self._busy = False
+        if not done.cancelled() and done.exception() is not None:
+            _log.error("looking closer at a request failed", exc_info=done.exception())
+
+    def _shadow(self, served: ServedModel, inputs: Tensors) -> Callable[[], None] | None:
+        others = [
+            item
+            for item in self._models.all(served.name)
+            if item.version == served.version and item is not served
+        ]
+        if not others:
+            return None
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            agrees = compare_outputs(served, others[0], inputs, TOLERANCE)
+            loop.call_soon_threadsafe(self._metrics.shadowed, served.name, served.version, agrees)
+
+        return work
+
+    def _observe(self, served: ServedModel, inputs: Tensors) -> Callable[[], None] | None:
+        names = [name for name in self._settings.observed_layers if name in served.layers]
+        if not names:
+            return None
+        loop = asyncio.get_running_loop()
+        tensors = {name: served.model.layer(name).tensor for name in names}
+
+        def work() -> None:
+            found = served.model.run(inputs, list(dict.fromkeys(tensors.values())))
+            for name, tensor in tensors.items():
+                values = found[tensor]
+                told = (float(values.mean()), float(values.std()), float((values == 0).mean()))
+                loop.call_soon_threadsafe(
+                    self._metrics.observed, served.name, served.version, name, told
+                )
+
+        return work
