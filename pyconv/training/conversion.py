@@ -84,6 +84,7 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
             )
     except Exception as error:  # whatever Keras, TensorFlow or tf2onnx met
         raise ExportError(f"the model cannot be converted to ONNX: {error}") from error
+    _mend_transposed_pads(proto)
     _refuse_foreign_operators(proto)
     names = [output.name for output in proto.graph.output]
     own = len(names) - len(recorded)
@@ -215,6 +216,29 @@ def _quiet() -> Iterator[None]:
         logger.disabled = disabled
         for item, level in zip(chosen, levels, strict=True):
             item.setLevel(level)
+
+
+def _mend_transposed_pads(proto: onnx.ModelProto) -> None:
+    """Write what a transposed convolution adds at its ends as ONNX does.
+
+    Where the stride is larger than the kernel Keras' output ends in zeros, which tf2onnx writes as
+    pads below 0, and onnxruntime refuses those.
+    """
+    for node in proto.graph.node:
+        pads = next((item for item in node.attribute if item.name == "pads"), None)
+        if node.op_type != "ConvTranspose" or pads is None:
+            continue
+        axes = len(pads.ints) // 2
+        ends = pads.ints[axes:]
+        if min(ends) >= 0:
+            continue
+        pads.ints[axes:] = [max(end, 0) for end in ends]
+        added = [item for item in node.attribute if item.name == "output_padding"]
+        for item in added:
+            node.attribute.remove(item)
+        before = list(added[0].ints) if added else [0] * axes
+        more = [own + max(-end, 0) for own, end in zip(before, ends, strict=True)]
+        node.attribute.append(onnx.helper.make_attribute("output_padding", more))
 
 
 def _refuse_foreign_operators(proto: onnx.ModelProto) -> None:

@@ -197,6 +197,73 @@ def shared() -> keras.Model:
     return _shaken(keras.Model(image, layers.Flatten(name="flat")(again(again(image)))))
 
 
+# One layer each, between a convolution and what the image is seen by.
+LAYERS: dict[str, Callable[[Any], Any]] = {
+    "conv2d_strided_valid": lambda k: k.Conv2D(5, (3, 2), strides=(2, 3)),
+    "conv2d_dilated_same": lambda k: k.Conv2D(5, 3, padding="same", dilation_rate=(2, 3)),
+    "conv2d_grouped_strided": lambda k: k.Conv2D(6, 3, strides=2, padding="same", groups=2),
+    "depthwise_strided": lambda k: k.DepthwiseConv2D(3, strides=2, padding="same"),
+    "separable_strided": lambda k: k.SeparableConv2D(6, 3, strides=2, padding="same"),
+    "conv2d_transpose": lambda k: k.Conv2DTranspose(5, 3, activation="relu"),
+    "conv2d_transpose_strided_same": lambda k: k.Conv2DTranspose(5, 3, strides=2, padding="same"),
+    "conv2d_transpose_strided_valid": lambda k: k.Conv2DTranspose(3, 2, strides=(3, 2)),
+    "max_pooling_same": lambda k: k.MaxPooling2D(3, strides=2, padding="same"),
+    "max_pooling_uneven": lambda k: k.MaxPooling2D((2, 3), strides=(1, 2)),
+    "average_pooling": lambda k: k.AveragePooling2D((3, 2)),
+    "average_pooling_same": lambda k: k.AveragePooling2D(3, strides=1, padding="same"),
+    "global_max_pooling": lambda k: k.GlobalMaxPooling2D(keepdims=True),
+    "layer_normalization": lambda k: k.LayerNormalization(),
+    "layer_normalization_of_maps": lambda k: k.LayerNormalization(axis=(1, 2, 3)),
+    "batch_normalization_plain": lambda k: k.BatchNormalization(center=False, scale=False),
+    "group_normalization": lambda k: k.GroupNormalization(2),
+    "dropout": lambda k: k.SpatialDropout2D(0.3),
+    "relu6": lambda k: k.ReLU(max_value=6.0),
+    "relu_of_keras": lambda k: k.ReLU(max_value=2.0, negative_slope=0.1, threshold=0.5),
+    "leaky_relu": lambda k: k.LeakyReLU(0.2),
+    "prelu": lambda k: k.PReLU(),
+    "prelu_by_channel": lambda k: k.PReLU(shared_axes=[1, 2]),
+    "elu": lambda k: k.ELU(0.7),
+    **{
+        name: lambda k, name=name: k.Activation(name)
+        for name in (
+            "gelu", "swish", "hard_swish", "hard_sigmoid", "sigmoid", "tanh", "selu", "softplus",
+            "softsign", "mish", "exponential",
+        )
+    },
+    "softmax_over_channels": lambda k: k.Softmax(),
+    "zero_padding": lambda k: k.ZeroPadding2D(((1, 2), (3, 0))),
+    "cropping": lambda k: k.Cropping2D(((1, 2), (0, 3))),
+    "up_sampling_nearest": lambda k: k.UpSampling2D((2, 3)),
+    "up_sampling_bilinear": lambda k: k.UpSampling2D(2, interpolation="bilinear"),
+    "reshape": lambda k: k.Reshape((7, -1, 2)),
+    "permute": lambda k: k.Permute((2, 1, 3)),
+    "rescaling_of_maps": lambda k: k.Rescaling(0.5, [0.1, 0.2, 0.3, 0.4]),
+}  # fmt: skip
+
+
+def _with_layer(make: Callable[[Any], Any]) -> keras.Model:
+    def body(k: Any, x: Any) -> Any:
+        x = make(k)(k.Conv2D(4, 2, name="before")(x))
+        return k.Dense(3, name="dense")(k.Flatten(name="flat")(x))
+
+    return _functional((8, 10, 3), body)
+
+
+MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
+
+
+def merges() -> keras.Model:
+    """Every way to bring two branches together, of one channel and of as many as the other."""
+
+    def body(k: Any, x: Any) -> Any:
+        x = k.Conv2D(3, 3, padding="same", activation="tanh")(x)
+        y, gate = k.Conv2D(3, 1)(x), k.Conv2D(1, 1, activation="sigmoid")(x)
+        made = [getattr(k, name)()([x, y]) for name in MERGES]
+        return k.Concatenate()([*made, k.Multiply()([made[0], gate])])
+
+    return _functional((5, 6, 2), body)
+
+
 MODELS: dict[str, Make] = {
     make.__name__: make
     for make in (
@@ -217,6 +284,7 @@ MODELS: dict[str, Make] = {
         multi_output,
         nested,
         shared,
+        merges,
     )
 }
 
@@ -237,6 +305,14 @@ def test_export_computes_what_keras_does_at_every_layer(name: str, tmp_path: Pat
     assert exported.verification.engines == ENGINES
     assert max(item.relative for item in exported.verification.differences) < 1e-5
     onnx.checker.check_model(str(exported.path), full_check=True)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_computes_what_keras_does(name: str, tmp_path: Path) -> None:
+    exported = export(_with_layer(LAYERS[name]), tmp_path / "model.onnx", images={})
+    assert exported.verification.warnings == ()
+    assert exported.verification.engines == ENGINES
+    assert max(item.relative for item in exported.verification.differences) < 1e-5
 
 
 @pytest.mark.parametrize("name", MODELS)
