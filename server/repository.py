@@ -304,10 +304,10 @@ def _by_number(path: Path) -> tuple[int, str]:
 def _stamps(specs: Sequence[ModelSpec]) -> Mapping[Path, _Stamp]:
     stamps = {}
     for spec in specs:
-        path = Path(bundled.resolve(spec.source))
         try:
+            path = Path(bundled.resolve(spec.source))
             about = path.stat()
-        except OSError:
+        except (ModelError, OSError):  # it has just gone
             continue
         stamps[path] = (about.st_ino, about.st_size, about.st_mtime_ns)
     return stamps

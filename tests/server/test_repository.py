@@ -21,7 +21,7 @@ from pyconv.server.inference import Inference
 from pyconv.server.models import Models
 from pyconv.server.repository import Repository
 from pyconv.server.requests import Selection, TensorRequest
-from pyconv.server.settings import Settings
+from pyconv.server.settings import ModelSpec, Settings
 
 _IMAGES = np.random.default_rng(3).random((2, 6, 8, 1), np.float32)
 
@@ -127,6 +127,28 @@ async def test_a_broken_file_leaves_the_old_one_serving_and_says_so(
         await repository.load("net")
         assert not np.allclose((await _bias(repository))[1], before)
         assert repository.index()[0].reason == ""
+
+
+async def test_a_given_file_that_is_deleted_leaves_the_old_one_serving(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    path = tmp_path / "net.onnx"
+    write_scaled(path, 1)
+    given = replace(
+        settings, models=[ModelSpec("net", str(path))], engines=["native"], watch_seconds=0
+    )
+    inference = Inference(Models(), given)
+    repository = Repository(inference, given)
+    await repository.start()
+    try:
+        path.unlink()
+        await repository.reload()
+        assert repository.is_ready("net")
+        (entry,) = repository.index()
+        assert "there is no model" in entry.reason
+    finally:
+        await repository.close()
+        inference.close()
 
 
 async def test_a_network_whose_output_is_no_number_does_not_take_over(
