@@ -135,7 +135,7 @@ def _field(bounds: Bounds, shape: Shape, permutation: Sequence[int]) -> Receptiv
     if permutation:
         bounds = bounds.transpose(0, *(axis + 1 for axis in permutation))
         shape = tuple(shape[axis] for axis in permutation)
-    boxes = np.ascontiguousarray(bounds[:, 0])
+    boxes = bounds[:, 0].copy()  # values may share their bounds
     blind = boxes[0] == _NOTHING
     boxes[2:] = 1 - boxes[2:]
     boxes[:, blind] = 0

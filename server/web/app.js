@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { drawOverlay, drawPicture, erase, setColormap } from "./heat.js";
 import { Inspector } from "./inspector.js";
 import { Sketch } from "./sketch.js";
-import { Strips, element } from "./strips.js";
+import { Strips, element, isMap } from "./strips.js";
 
 const IDLE_MS = 250; // after the last stroke, what takes longer than a stroke is computed
 const LEAST_CHANGE = 0.01; // of a probability is worth a colour
@@ -112,7 +112,7 @@ function show(seen, since) {
 
 /** Whether a layer only lays out the maps before it in a row. */
 function isFlattened([, array], [, before]) {
-  return array.shape.length === 1 && before.shape.length === 3 && array.values.length === before.values.length;
+  return !isMap(array) && before.shape.length === 3 && array.values.length === before.values.length;
 }
 
 function answer(predictions) {
@@ -167,6 +167,7 @@ async function explain() {
     erase($("overlay"));
     return;
   }
+  $("overlay-note").textContent = "looking…";
   try {
     const found = await api.explain(kind, page.model.name, page.engine, seen.arrays.get("").values);
     if (page.seen !== seen || page.overlay !== kind) return;
@@ -182,6 +183,7 @@ async function explain() {
       $("overlay-note").textContent = `Red: hiding ${patch} there lowers “${found.label}”; blue: it raises it; by up to ${points} points.`;
     }
   } catch (error) {
+    $("overlay-note").textContent = "";
     failed(error);
   }
 }

@@ -5,11 +5,12 @@ import { drawMap, drawUnits } from "./heat.js";
 const UNIT_COLUMNS = 64;
 const MOST_TILES = 64; // are shown before somebody asks for more
 
-export const isMap = (array) => array.shape.length === 3;
+/** Whether a layer puts out maps; those of a single value are units. */
+export const isMap = ({ shape }) => shape.length === 3 && shape[0] * shape[1] > 1;
 
 /** How a layer's strip is headed. */
 function heading(layer, array) {
-  const size = isMap(array) ? `${array.shape[2]} maps of ${array.shape[0]}×${array.shape[1]}` : `${array.shape[0]} units`;
+  const size = isMap(array) ? `${array.shape[2]} maps of ${array.shape[0]}×${array.shape[1]}` : `${array.values.length} units`;
   const sees = layer?.sees ? ` · one value sees ${layer.sees.join("×")} pixels` : "";
   return `${layer?.operator ?? ""} · ${size}${sees}`;
 }
@@ -112,7 +113,7 @@ export class Strips {
   }
 
   #units(name, array) {
-    const count = array.shape[0];
+    const count = array.values.length;
     const columns = Math.min(count, UNIT_COLUMNS);
     const group = element("div", { className: "rows" });
     const a = element("canvas", {

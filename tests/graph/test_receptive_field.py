@@ -45,7 +45,7 @@ def _boxes(seen: np.ndarray) -> np.ndarray:
 
 
 def _assert_matches(field: ReceptiveField, path: Path, layer: str) -> None:
-    expected = _boxes(_seen(path, layer))
+    expected = np.moveaxis(_boxes(_seen(path, layer)), 1, -1)  # channels last
     assert field.shape == expected.shape[1:]
     np.testing.assert_array_equal(np.broadcast_to(field.boxes, expected.shape), expected)
 
@@ -177,6 +177,25 @@ def test_receptive_field_of_bundled_models(name: str) -> None:
         )
 
 
+def test_receptive_fields_of_all_tensors_are_those_of_each(
+    small_unexplained: Path, write_onnx: Write
+) -> None:
+    nodes = [
+        _conv("x", "a", "k"),
+        node("Relu", ["a"], ["b"]),
+        node("GlobalAveragePool", ["b"], ["c"]),
+        node("Flatten", ["c"], ["y"]),
+    ]
+    kernel = np.ones((4, 3, 3, 3), np.float32)
+    colour = write_onnx(nodes, {"x": ["n", 3, 8, 9]}, {"k": kernel})
+    for path in (small_unexplained, colour):
+        model = pyconv.load(path)
+        for layer, field in receptive_fields(model).items():
+            alone = receptive_fields(model, [layer])[layer]
+            np.testing.assert_array_equal(field.boxes, alone.boxes)
+            assert field.size != (0, 0)
+
+
 def test_receptive_field_follows_a_product_of_rows(write_onnx: Write) -> None:
     kernel = np.ones((1, 1, 3, 3), np.float32)
     nodes = [_conv("x", "y", "kernel"), node("MatMul", ["y", "m"], ["z"])]
@@ -184,8 +203,8 @@ def test_receptive_field_follows_a_product_of_rows(write_onnx: Write) -> None:
         nodes, {"x": [1, 1, 6, 7]}, {"kernel": kernel, "m": np.ones((5, 5), np.float32)}, ["z"]
     )
     field = receptive_fields(pyconv.load(path))["z"]
-    assert field.shape == (1, 4, 5)
-    assert field.box(0, 2, 3) == Box(2, 0, 5, 7)
+    assert field.shape == (4, 5, 1)
+    assert field.box(2, 3) == Box(2, 0, 5, 7)
 
 
 def test_receptive_field_needs_pictures_and_known_layers(
