@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -63,7 +64,7 @@ class Server:
             interceptors=_interceptors(settings, security, tracing),
             options=[
                 # A second server on a port that is taken shall fail, not share its requests.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(settings.workers > 1)),
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
             ],
@@ -79,6 +80,7 @@ class Server:
         self.address = self._listen()
         self.http_address = ""
         self._http: Http | None = None
+        self._sharing: asyncio.Future[None] | None = None
 
     @classmethod
     async def start(cls, settings: Settings) -> Server:
@@ -105,6 +107,10 @@ class Server:
             inference.close()
             raise
         return server
+
+    def share_metrics(self, folder: Path) -> None:
+        """From now on, count together with other processes that use the same folder."""
+        self._sharing = asyncio.ensure_future(self._inference.metrics.share(folder))
 
     @property
     def models(self) -> Sequence[str]:
@@ -134,6 +140,8 @@ class Server:
         if self._http is not None:
             stopping.append(self._http.stop())
         await asyncio.gather(*stopping)
+        if self._sharing is not None:
+            self._sharing.cancel()
         self._inference.close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
@@ -169,12 +177,17 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def serve(settings: Settings, ready: Callable[[Server], None]) -> None:
+async def serve(
+    settings: Settings,
+    ready: Callable[[Server], None],
+    signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once; SIGHUP reloads.
 
     Args:
         settings: what to serve, and where.
         ready: called once, when requests are answered.
+        signals: those that stop it.
 
     Raises:
         ModelError: a model cannot be loaded.
@@ -193,12 +206,12 @@ async def serve(settings: Settings, ready: Callable[[Server], None]) -> None:
         task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         loop.add_signal_handler(number, told.set)
     ready(server)
     await told.wait()
     _log.info("stopping; requests in flight have %g s", settings.grace_seconds)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         loop.remove_signal_handler(number)
     await server.stop()
 

@@ -51,7 +51,9 @@ class Http:
         await self._runner.setup()
         try:
             context = self._tls.ssl_context() if self._tls is not None else None
-            await web.TCPSite(self._runner, host, port, ssl_context=context).start()
+            shared = self._settings.workers > 1
+            site = web.TCPSite(self._runner, host, port, ssl_context=context, reuse_port=shared)
+            await site.start()
         except OSError as error:
             await self._runner.cleanup()
             raise ServerError(

@@ -6,9 +6,13 @@ which need no locks; the client's own counters would be a tenth of what a reques
 
 from __future__ import annotations
 
+import asyncio
+import os
+import pickle
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -32,6 +36,9 @@ _OF_LAYERS = (
 )
 
 _Labels: TypeAlias = tuple[str, ...]
+_State: TypeAlias = dict[str, Any]
+
+_SUFFIX = ".counts"
 
 
 class _Histogram:
@@ -50,6 +57,15 @@ class _Histogram:
             self._sums[labels] = 0.0
         counts[bisect_left(self._bounds, value)] += 1
         self._sums[labels] += value
+
+    def state(self) -> tuple[dict[_Labels, list[int]], dict[_Labels, float]]:
+        return self._counts, self._sums
+
+    def add(self, counts: dict[_Labels, list[int]], sums: dict[_Labels, float]) -> None:
+        for labels, more in counts.items():
+            own = self._counts.get(labels, [0] * len(more))
+            self._counts[labels] = [a + b for a, b in zip(own, more, strict=True)]
+            self._sums[labels] = self._sums.get(labels, 0.0) + sums[labels]
 
     def family(self) -> Metric:
         family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
@@ -101,8 +117,7 @@ class Metrics(Collector):
         self._run_seconds = _Histogram(
             "pyconv_run_seconds", "What a run of a network took.", run, _SECONDS
         )
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
+        self._folder: Path | None = None
 
     def answered(self, model: str, version: str, seconds: float, queue_seconds: float) -> None:
         """A request got its answer."""
@@ -137,8 +152,62 @@ class Metrics(Collector):
         self._layers[model, version, layer] = told
 
     def page(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """All of it in Prometheus' text format, other processes' numbers added where they share."""
+        total = Metrics()
+        total._add(self._state())
+        for state in self._others():
+            total._add(state)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(total)
+        return generate_latest(registry)
+
+    async def share(self, folder: Path, seconds: float = 0.5) -> None:
+        """Write the numbers to a folder again and again, and add those of other processes there.
+
+        What a process that died had counted stays counted.
+        """
+        self._folder = folder
+        own = folder / f"{os.getpid()}{_SUFFIX}"
+        while True:
+            new = own.with_suffix(".new")
+            new.write_bytes(pickle.dumps(self._state()))
+            new.replace(own)
+            await asyncio.sleep(seconds)
+
+    def _state(self) -> _State:
+        return {
+            "counts": [counts.values for counts in self._counts()],
+            "histograms": [item.state() for item in self._histograms()],
+            "layers": self._layers,
+            "streams": self._streams,
+        }
+
+    def _add(self, state: _State) -> None:
+        for counts, values in zip(self._counts(), state["counts"], strict=True):
+            for labels, value in values.items():
+                counts.add(labels, value)
+        for histogram, more in zip(self._histograms(), state["histograms"], strict=True):
+            histogram.add(*more)
+        self._layers |= state["layers"]
+        self._streams += state["streams"]
+
+    def _others(self) -> Iterable[_State]:
+        """What the other processes wrote last, which nobody but them can write."""
+        if self._folder is None:
+            return
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            if path.stem == str(os.getpid()):
+                continue
+            state = pickle.loads(path.read_bytes())
+            if not Path("/proc", path.stem).exists():
+                state["streams"] = 0
+            yield state
+
+    def _counts(self) -> Sequence[_Counts]:
+        return self._requests, self._shadowed, self._disagreed
+
+    def _histograms(self) -> Sequence[_Histogram]:
+        return self._seconds, self._queue, self._run_images, self._run_seconds
 
     def collect(self) -> Iterable[Metric]:
         """See prometheus_client's Collector."""
@@ -163,6 +232,6 @@ class Metrics(Collector):
             for labels, told in self._layers.items():
                 gauge.add_metric(labels, told[place])
             yield gauge
-        for histogram in (self._seconds, self._queue, self._run_images, self._run_seconds):
+        for histogram in self._histograms():
             yield histogram.family()
         yield GaugeMetricFamily("pyconv_streams_open", "Streams that are open.", self._streams)

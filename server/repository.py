@@ -160,12 +160,34 @@ class Repository:
     # -- Coming and going --------------------------------------------------------------------------
 
     async def load(self, name: str) -> None:
-        """Load a model, or take in its newer files.
+        """Load a model, or take in its newer files, because a caller says so.
 
         Raises:
             NotFoundError: there is no such model on disk.
-            ModelError: a file cannot be loaded; what served before serves on.
+            ModelError: a file cannot be loaded, and what served before serves on; or several
+                processes serve, of which this is only one.
         """
+        self._refuse_among_several()
+        await self._take_in(name)
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service, because a caller says so; what is in flight is finished.
+
+        Raises:
+            NotFoundError: there is no such model.
+            ModelError: several processes serve, of which this is only one.
+        """
+        self._refuse_among_several()
+        await self._take_out(name)
+
+    def _refuse_among_several(self) -> None:
+        if self._settings.workers > 1:
+            raise ModelError(
+                f"{self._settings.workers} processes serve here, and this request reaches one; "
+                "change the files and send SIGHUP, or let the folder be watched: that reaches all"
+            )
+
+    async def _take_in(self, name: str) -> None:
         async with self._locks.setdefault(name, asyncio.Lock()):
             specs = self._specs(name)
             if not specs:
@@ -183,12 +205,7 @@ class Repository:
             self._stamps[name] = stamps
             self._take_over(name, served)
 
-    async def unload(self, name: str) -> None:
-        """Take a model out of service; its requests in flight are finished.
-
-        Raises:
-            NotFoundError: there is no such model.
-        """
+    async def _take_out(self, name: str) -> None:
         async with self._locks.setdefault(name, asyncio.Lock()):
             if name not in self._models.names:
                 raise NotFoundError(unknown_name("model", name, self._models.names))
@@ -202,7 +219,7 @@ class Repository:
                 cannot is logged and told by `index`.
         """
         for name in self._given:
-            await self.load(name)
+            await self._take_in(name)
         for name in self._on_disk():
             await self._try_to_load(name)
         self.ready = True
@@ -218,7 +235,7 @@ class Repository:
         for name in set(self._stamps) - set(on_disk) - set(self._given):
             del self._stamps[name]
             if name in self._models.names:
-                await self.unload(name)
+                await self._take_out(name)
 
     async def close(self) -> None:
         """Stop looking at the folder."""
@@ -243,7 +260,7 @@ class Repository:
 
     async def _try_to_load(self, name: str) -> None:
         try:
-            await self.load(name)
+            await self._take_in(name)
         except PyconvError as error:
             _log.error("model %s: %s", name, error)
 

@@ -74,6 +74,7 @@ class Settings:
             page; 0 takes a free one, -1 is none.
         threads: how many threads the engine may use for one call.
         weights: how the native engine keeps the weights of dense layers.
+        workers: how many processes share the ports, each with all the models.
         concurrency: how many runs of networks there are at the same time.
         max_batch: the most images of several requests that run together; a larger request runs
             alone.
@@ -116,6 +117,7 @@ class Settings:
     http_port: int = -1
     threads: int = 1
     weights: WeightStorage = "float32"
+    workers: int = 1
     concurrency: int = os.cpu_count() or 1
     max_batch: int = 64
     max_wait_ms: float = 0.0
@@ -158,6 +160,7 @@ class Settings:
             raise InputError(f"http_port: expected -1 to 65535, got {self.http_port}")
         for name in (
             "threads",
+            "workers",
             "concurrency",
             "max_batch",
             "max_queue",

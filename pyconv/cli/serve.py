@@ -113,6 +113,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     batching = parser.add_argument_group("batching")
     batching.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that share the ports; one that dies is replaced (default: 1)",
+    )
+    batching.add_argument(
         "--concurrency",
         type=int,
         metavar="N",
@@ -278,6 +284,7 @@ def run(args: argparse.Namespace) -> int:
     from pyconv.server import logs
     from pyconv.server.app import Server, serve
     from pyconv.server.configuration import gather, setting_names
+    from pyconv.server.supervisor import Serving, supervise
 
     given = vars(args)
     flags = {name: given[name] for name in setting_names() if name in given}
@@ -288,7 +295,7 @@ def run(args: argparse.Namespace) -> int:
     settings = configuration.settings
     logs.configure(settings.log_format, settings.log_level, requests=settings.log_requests)
 
-    def tell(server: Server) -> None:
+    def tell(server: Server | Serving) -> None:
         names = list(server.models)
         if args.json:
             facts = {
@@ -306,7 +313,10 @@ def run(args: argparse.Namespace) -> int:
                 flush=True,
             )
 
-    asyncio.run(serve(settings, tell))
+    if settings.workers > 1:
+        supervise(settings, tell)
+    else:
+        asyncio.run(serve(settings, tell))
     return 0
 
 

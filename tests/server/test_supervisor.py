@@ -1,0 +1,124 @@
+"""Several processes behind one port, as they are started from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyconv.cli import main
+from pyconv.client import Client
+from pyconv.errors import ServerError
+
+_IMAGES = np.zeros((1, 6, 8, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def serving(small_classifier: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    command = [sys.executable, "-m", "pyconv", "serve", "--model", str(small_classifier)]
+    command += ["--workers", "2", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, json.loads(process.stdout.readline())
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                assert process.wait(30) == 0
+            finally:
+                process.kill()
+
+
+def _children(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that serve; multiprocessing has one more, which tracks resources."""
+    found = []
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii")
+    for pid in listed.split():
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            found.append(int(pid))
+    return found
+
+
+def _answered(address: str) -> float:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    counted = [line for line in lines if line.startswith('pyconv_requests_total{code="OK"')]
+    return float(counted[0].split()[-1]) if counted else 0.0
+
+
+def test_one_that_dies_is_replaced_and_the_others_never_notice(
+    serving: tuple[subprocess.Popen[str], dict[str, Any]],
+) -> None:
+    process, facts = serving
+    before = _children(process)
+    assert len(before) == 2
+    # Each connection goes to one of them; twelve do not all go to the same, but once in 2,000 runs.
+    clients = [Client(facts["address"], timeout=20) for _ in range(12)]
+    try:
+        for client in clients:
+            client.classify(_IMAGES)
+        os.kill(before[0], signal.SIGKILL)
+        lost = 0
+        for _ in range(3):
+            for client in clients:
+                try:
+                    client.classify(_IMAGES)
+                except ServerError:  # its connection was to the one that is gone
+                    lost += 1
+        assert lost <= 12  # and each of those connected anew
+        deadline = time.monotonic() + 60
+        while len(set(_children(process)) - set(before)) < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert before[1] in _children(process)
+        for client in clients:
+            client.classify(_IMAGES)
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_metrics_are_of_all_of_them(
+    serving: tuple[subprocess.Popen[str], dict[str, Any]],
+) -> None:
+    _, facts = serving
+    before = _answered(facts["http_address"])
+    for _ in range(8):
+        with Client(facts["address"], timeout=20) as client:
+            client.classify(_IMAGES)
+    deadline = time.monotonic() + 30
+    while _answered(facts["http_address"]) < before + 8:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_port_that_is_taken_is_an_error(
+    small_classifier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--model", str(small_classifier), "--workers", "2", "--port", port])
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_loaded_ends_all_of_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    model = str(tmp_path / "broken.onnx")
+    assert main(["serve", "--model", model, "--workers", "2", "--port", "0"]) == 1
+    assert "broken.onnx" in capfd.readouterr().err
