@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from pyconv.server.logs import REQUEST_ID, begin_request, request_id
 
@@ -21,14 +22,15 @@ _STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class Calls(grpc.aio.ServerInterceptor):
-    """Takes the id that a caller gave a request, and writes a line for every request.
+    """Takes the id that a caller gave a request, refuses what is no message, and writes a line.
 
     Args:
-        lines: whether to write the lines; without, a call costs a look at its headers.
+        lines: whether to write the lines.
     """
 
     def __init__(self, *, lines: bool) -> None:
         self._lines = lines
+        self._handlers: dict[str, tuple[_Handler, _Handler]] = {}
 
     async def intercept_service(
         self,
@@ -42,9 +44,17 @@ class Calls(grpc.aio.ServerInterceptor):
                 given = str(value)
         begin_request(given)
         handler = await continuation(handler_call_details)
-        if handler is None or not self._lines:
-            return handler
-        return _with_lines(handler, handler_call_details.method)
+        if handler is None:
+            return None
+        # A servicer's handlers are made once; those that refuse, for each call.
+        method = handler_call_details.method
+        known, wrapped = self._handlers.get(method, (None, None))
+        if known is not handler or wrapped is None:
+            wrapped = _checked(handler, method)
+            if self._lines:
+                wrapped = _with_lines(wrapped, method)
+            self._handlers[method] = (handler, wrapped)
+        return wrapped
 
 
 def tell(method: str, status: str, started: float, peer: str) -> None:
@@ -60,6 +70,70 @@ def tell(method: str, status: str, started: float, peer: str) -> None:
     request_id()  # so that the line has one
     extra = {"method": method, "status": status, "took_ms": took_ms, "peer": peer}
     _log.info("%s %s %.3f ms %s", method, status, took_ms, peer, extra=extra)
+
+
+_NO_MESSAGE = object()
+"""Stands for a request whose bytes are no message."""
+
+
+def _checked(handler: _Handler, method: str) -> _Handler:
+    """Refuse bytes that are no message as INVALID_ARGUMENT.
+
+    gRPC itself makes UNKNOWN of them, which means a fault of the server's, and logs a traceback.
+    """
+    decode = handler.request_deserializer
+    behavior = _behavior(handler)
+    if decode is None:
+        return handler
+
+    def read(data: bytes) -> object:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _NO_MESSAGE
+
+    async def refuse(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        trailers = ((REQUEST_ID, request_id()),)
+        why = f"{method}: the request's bytes are not a message of the kind that it takes"
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why, trailers)
+
+    async def each(
+        requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        async for request in requests:
+            if request is _NO_MESSAGE:
+                await refuse(context)
+            yield request
+
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if request is _NO_MESSAGE:
+            await refuse(context)
+        return await behavior(request, context)
+
+    async def answer_stream(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return await behavior(each(requests, context), context)
+
+    async def stream(
+        request: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        if request is _NO_MESSAGE:
+            await refuse(context)
+        async for response in behavior(request, context):
+            yield response
+
+    async def stream_stream(
+        requests: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        async for response in behavior(each(requests, context), context):
+            yield response
+
+    wrapped = {
+        (False, False): answer,
+        (False, True): stream,
+        (True, False): answer_stream,
+        (True, True): stream_stream,
+    }[handler.request_streaming, handler.response_streaming]
+    return _like(handler, wrapped, read)
 
 
 def _with_lines(handler: _Handler, method: str) -> _Handler:
@@ -86,17 +160,19 @@ def _with_lines(handler: _Handler, method: str) -> _Handler:
         finally:
             tell(method, _status(context), started, context.peer())
 
+    wrapped = stream if handler.response_streaming else answer
+    return _like(handler, wrapped, handler.request_deserializer)
+
+
+def _like(handler: _Handler, behavior: Any, deserializer: Any) -> _Handler:
+    """A handler of the same kind."""
     make: Callable[..., _Handler] = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
-    return make(
-        stream if handler.response_streaming else answer,
-        handler.request_deserializer,
-        handler.response_serializer,
-    )
+    return make(behavior, deserializer, handler.response_serializer)
 
 
 def _behavior(handler: _Handler) -> Callable[..., Any]:

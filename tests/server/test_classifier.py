@@ -194,14 +194,6 @@ def test_bad_classify_gets_its_status(stub: _Stub, case: str) -> None:
 
 
 @pytest.mark.usefixtures("still_alive")
-def test_bytes_that_are_no_message_get_an_error(channel: grpc.Channel) -> None:
-    call: Any = channel.unary_unary("/pyconv.v1.Classifier/Classify")
-    with pytest.raises(grpc.RpcError) as caught:
-        call(b"\xff\xff\xff", timeout=5)
-    assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-
-
-@pytest.mark.usefixtures("still_alive")
 def test_a_method_that_does_not_exist_is_unimplemented(channel: grpc.Channel) -> None:
     call: Any = channel.unary_unary("/pyconv.v1.Classifier/Guess")
     with pytest.raises(grpc.RpcError) as caught:

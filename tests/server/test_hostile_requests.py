@@ -107,3 +107,18 @@ def test_hostile_request_is_answered_or_refused(
     assert call.code() in _OUTCOMES, (call.code(), call.details())
     assert call.code() is grpc.StatusCode.OK or call.details()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("method", ["Classify", "ClassifyStream"])
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
+def test_bytes_that_are_no_message_are_the_callers_fault(
+    channel: grpc.Channel, caplog: pytest.LogCaptureFixture, method: str, data: bytes
+) -> None:
+    path = f"/pyconv.v1.Classifier/{method}"
+    if method == "Classify":
+        call = channel.unary_unary(path).future(data, timeout=60)
+    else:
+        call = channel.stream_stream(path)(iter([data]), timeout=60)
+    assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "not a message of the kind" in call.details()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
