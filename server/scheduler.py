@@ -4,7 +4,8 @@ A `Lane` is the queue in front of one network on one engine. The scheduler has a
 which all lanes share. While one of them is free, what comes runs at once; what comes while all
 are busy waits, and the thread that is free next takes as much of it together as the lane allows. So
 requests share a run exactly where there are more of them than threads, and one that is alone never
-waits for company, unless the lane is told to wait for it.
+waits for company, unless the lane is told to wait for it. The other way round, a large request that
+finds several threads free is shared out among them.
 
 A run that is known to take no longer than `QUICK_S`, which is what a request's transport takes
 anyway, is done on the event loop at once: to hand it to a thread and back would keep the loop busy
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Protocol, TypeAlias
 
@@ -34,6 +36,10 @@ Tensors: TypeAlias = Mapping[str, Array]
 
 QUICK_S = 0.0005
 """The longest run that is done on the event loop."""
+
+
+PART_IMAGES = 32
+"""The fewest images that are worth a thread of their own."""
 
 
 class Runner(Protocol):
@@ -160,6 +166,38 @@ class Lane:
             Exception: whatever the run raised.
         """
         self._refuse_if_full()
+        parts = min(self._scheduler.free, images // PART_IMAGES)
+        if key is None or parts < 2 or self._jobs:
+            return await self._enqueue(inputs, outputs, images, key, deadline)
+        # Threads are free, and nobody else waits for them: they share the request.
+        bounds = [images * part // parts for part in range(parts + 1)]
+        outcomes = await asyncio.gather(
+            *(
+                self._enqueue(
+                    {name: array[start:end] for name, array in inputs.items()},
+                    outputs,
+                    end - start,
+                    (key, start),  # not together with each other again
+                    deadline,
+                )
+                for start, end in pairwise(bounds)
+            )
+        )
+        return Outcome(
+            {name: np.concatenate([o.tensors[name] for o in outcomes]) for name in outputs},
+            max(outcome.queue_s for outcome in outcomes),
+            max(outcome.compute_s for outcome in outcomes),
+            images,
+        )
+
+    async def _enqueue(
+        self,
+        inputs: Tensors,
+        outputs: Sequence[str],
+        images: int,
+        key: Hashable,
+        deadline: float | None,
+    ) -> Outcome:
         loop = asyncio.get_running_loop()
         job = _Job(key, inputs, outputs, images, deadline, loop.create_future())
         self._jobs.append(job)
@@ -237,12 +275,16 @@ class Scheduler:
     Args:
         threads: how many runs there are at the same time.
         observe: told of every run.
+
+    Attributes:
+        threads: as given.
+        free: how many of them have nothing to do.
     """
 
     def __init__(self, threads: int, observe: Observer = lambda *_: None) -> None:
         self.threads = threads
         self._observe = observe
-        self._free = threads
+        self.free = threads
         self._work: SimpleQueue[_Batch | None] = SimpleQueue()
         self._lanes: deque[Lane] = deque()  # the one whose turn it is stands first
         self._woken: asyncio.AbstractEventLoop | None = None
@@ -280,7 +322,7 @@ class Scheduler:
         self._woken = None
         now = time.monotonic()
         idle = 0  # lanes in a row that had nothing; they take turns
-        while self._free and idle < len(self._lanes):
+        while self.free and idle < len(self._lanes):
             lane = self._lanes.popleft()
             if lane.retired and not lane.waiting:
                 continue
@@ -296,7 +338,7 @@ class Scheduler:
                 # Others that wait have their turn when the loop has looked around.
                 self.wake(batch.jobs[0].future.get_loop())
                 return
-            self._free -= 1
+            self.free -= 1
             self._work.put(batch)
 
     def _run_batches(self) -> None:
@@ -306,11 +348,11 @@ class Scheduler:
             try:
                 batch.jobs[0].future.get_loop().call_soon_threadsafe(self._deliver, batch)
             except RuntimeError:
-                self._free += 1
+                self.free += 1
             del batch
 
     def _deliver(self, batch: _Batch) -> None:
-        self._free += 1
+        self.free += 1
         self._settle(batch)
         self._dispatch()
 

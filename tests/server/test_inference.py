@@ -344,6 +344,25 @@ async def test_requests_that_arrive_together_run_together_and_get_their_own_answ
         )
 
 
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+async def test_a_large_request_is_shared_among_free_threads(
+    inference: Inference, gate: _Gate, engine: EngineName
+) -> None:
+    images = np.random.default_rng(8).integers(0, 256, (64, 6, 8), np.uint8)
+    asked = asyncio.create_task(inference.classify(Selection("small", engine), images, 3))
+    await gate.entered(2)
+    assert gate.runs == [32, 32]
+    gate.open()
+    answer = await asked
+    expected = inference.models.select("small", engine).model.classify(images, top=3)
+    assert [[item.label for item in row] for row in answer.predictions] == [
+        [item.label for item in row] for row in expected
+    ]
+    layer = (await inference.activations(_SMALL, images, [LayerChoice("conv2d")])).layers[0]
+    model = inference.models.select("small", None).model
+    np.testing.assert_allclose(layer.values, model.activations(images)["conv2d"], rtol=1e-5)
+
+
 async def test_requests_for_different_outputs_do_not_run_together(
     inference: Inference, images: Array, gate: _Gate
 ) -> None:
