@@ -105,7 +105,9 @@ def test_channel_statistics_find_dead_channels(write_onnx: Write) -> None:
     nodes = [node("Conv", ["x", "k"], ["a"]), node("Relu", ["a"], ["y"])]
     model = pyconv.load(write_onnx(nodes, {"x": ["n", 1, 5, 5]}, {"k": kernel}))
     pixels = np.random.default_rng(0).uniform(0.1, 1, (7, 5, 5)).astype(np.float32)
-    (found,) = inspect.channel_statistics(model, pixels, ["y"])
+    before, found = inspect.channel_statistics(model, pixels, ["a", "y"])
+    assert before.zeros.tolist() == [0, 0, 0]
+    assert not before.dead.any()
     assert found.dead.tolist() == [False, True, False]
     assert found.zeros.tolist() == [0, 1, 0]
 
@@ -195,10 +197,14 @@ def test_grad_cam_of_a_dense_end_is_its_weights(
     found = inspect.grad_cam(model, images[3], 1)
     assert (found.layer, found.index, found.label) == ("conv2d", 1, "right")
     maps = model.activations(images[3:4])["conv2d"][0].astype(np.float64)
-    # The column, found by asking for the scores of each unit vector.
     np.testing.assert_allclose(found.weights, found.gradient.mean(axis=(0, 1)), rtol=1e-12)
-    weighted = np.maximum((maps * found.weights).sum(axis=-1), 0)
-    np.testing.assert_allclose(found.map, weighted, rtol=1e-4, atol=1e-5)
+    lowest = []
+    for index in range(3):
+        of_class = inspect.grad_cam(model, images[3], index)
+        weighted = (maps * of_class.weights).sum(axis=-1)
+        lowest.append(weighted.min())
+        np.testing.assert_allclose(of_class.map, np.maximum(weighted, 0), rtol=1e-4, atol=1e-5)
+    assert min(lowest) < -0.01  # so that it shows whether these are cut off
     scores = model.run(model.preprocess(images[3:4]), ["dense"])["dense"][0]
     assert found.score == pytest.approx(scores[1], rel=1e-4)
     assert float((found.gradient * maps).sum()) == pytest.approx(scores[1], rel=1e-4)
