@@ -52,7 +52,7 @@ def triton_python() -> str:
         done = subprocess.run([*pip, "-r", requirements], capture_output=True, text=True)
         if done.returncode:
             reason = f"tritonclient cannot be installed: {done.stderr.strip()[-300:]}"
-            if os.environ.get("CI"):
+            if os.environ.get("PYCONV_REQUIRE_CLIENTS"):
                 pytest.fail(reason)
             pytest.skip(reason)
         stamp.write_text(requirements.read_text())
