@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyconv.data import Dataset
+from pyconv.model import load
 from pyconv.training import keras_file
 from pyconv.training.exporter import ENGINES, add_provenance
 from pyconv.training.files import write_atomically
@@ -136,7 +137,7 @@ def _outcome(
     model = keras_file.load(Checkpoint(winner.folder(out)).model)
     path = out / "best" / f"{contest.name}.onnx"
     listener.on_stage(f"exporting {contest.name}", 0.0)
-    if not path.exists() or path.stat().st_mtime < _finished_at(winner, out):
+    if not _is_of(path, winner, out):
         export_trained(model, winner.settings, dataset, path)
         add_provenance(path, {"epochs": winner.settings.epochs})
     listener.on_stage(f"measuring {contest.name} on all images", 0.0)
@@ -151,8 +152,13 @@ def _outcome(
     )
 
 
-def _finished_at(candidate: Candidate, out: Path) -> float:
-    return Checkpoint(candidate.folder(out)).model.stat().st_mtime
+def _is_of(path: Path, winner: Candidate, out: Path) -> bool:
+    """Whether the file was exported from the winner's run as it is now."""
+    if not path.exists():
+        return False
+    settings = load(path, engine="onnxruntime").metadata.provenance.get("settings")
+    trained = Checkpoint(winner.folder(out)).model.stat().st_mtime
+    return settings == winner.settings.to_dict() and path.stat().st_mtime >= trained
 
 
 def _write(folder: Path, outcomes: Sequence[Outcome]) -> None:
