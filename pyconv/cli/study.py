@@ -84,11 +84,11 @@ exit status: 0 when all is written, 1 on an error, 130 if interrupted by Ctrl-C"
 
 def run(args: argparse.Namespace) -> int:
     """Conduct the studies and print their tables."""
-    from pyconv.training.study import conduct, contests
+    from pyconv.training.study import contests, experiment
     from pyconv.training.study.plan import STUDIES
 
     with _Display() as display:
-        listener = conduct.Listener(display.run, display.batch, display.epoch, display.stage)
+        listener = experiment.Listener(display.run, display.batch, display.epoch, display.stage)
         written: list[Path] = []
         try:
             for name in args.studies:
@@ -99,13 +99,13 @@ def run(args: argparse.Namespace) -> int:
                     "listener": listener,
                 }
                 if name == "activations":
-                    written += conduct.activations(args.out, **common)
+                    written += experiment.activations(args.out, **common)
                     continue
                 common["timing_seconds"] = args.timing_seconds
                 if name == "best":
                     contests.conduct(args.out, **common)
                 else:
-                    conduct.conduct(STUDIES[name], args.out, seeds=args.seeds, **common)
+                    experiment.conduct(STUDIES[name], args.out, seeds=args.seeds, **common)
                 written += sorted(path for path in (args.out / name).iterdir() if path.is_file())
         except KeyboardInterrupt:
             print(

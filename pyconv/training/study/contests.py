@@ -20,7 +20,7 @@ from pyconv.training.run import export_trained, load_data
 from pyconv.training.settings import Settings
 from pyconv.training.study import best, report, results
 from pyconv.training.study.best import Candidate, Contest
-from pyconv.training.study.conduct import SILENT, Listener
+from pyconv.training.study.experiment import SILENT, Listener
 from pyconv.training.study.results import BATCHES, Speeds
 
 
@@ -73,8 +73,7 @@ def conduct(
         epochs: how long each candidate is trained; those of the runs that are there, or
             `best.EPOCHS`, by default.
         seed: of every candidate.
-        images, data_folder, timing_seconds, listener: as `pyconv.training.study.conduct` takes
-            them.
+        images, data_folder, timing_seconds, listener: as `experiment.conduct` takes them.
 
     Raises:
         InputError: the folder holds runs with other settings, or cannot be written.

@@ -18,7 +18,7 @@ from pyconv.errors import InputError
 from pyconv.training import Settings
 from pyconv.training import history as history_file
 from pyconv.training.fit import Checkpoint
-from pyconv.training.study import best, conduct, contests
+from pyconv.training.study import best, contests, experiment
 from pyconv.training.study.plan import STUDIES, Lesson, Study, Variant
 
 pytestmark = [
@@ -46,7 +46,7 @@ def _share(path: Path, dataset: Dataset, engine: pyconv.EngineName) -> float:
 
 
 def test_study_writes_what_it_measured(quarters: Dataset, tmp_path: Path) -> None:
-    found = conduct.conduct(STUDY, tmp_path, seeds=2, timing_seconds=0.01)
+    found = experiment.conduct(STUDY, tmp_path, seeds=2, timing_seconds=0.01)
     assert [(result.variant.name, result.settings.seed) for result in found] == [
         *(("3", 0), ("3", 1), ("dense", 0), ("dense", 1))
     ]
@@ -80,12 +80,12 @@ def test_study_writes_what_it_measured(quarters: Dataset, tmp_path: Path) -> Non
     def nothing(_: object) -> None:
         raise AssertionError("trained again")
 
-    again = conduct.conduct(
-        STUDY, tmp_path, seeds=2, timing_seconds=0, listener=conduct.Listener(on_batch=nothing)
+    again = experiment.conduct(
+        STUDY, tmp_path, seeds=2, timing_seconds=0, listener=experiment.Listener(on_batch=nothing)
     )
     assert [result.history for result in again] == [result.history for result in found]
     with pytest.raises(InputError, match="seeds: expected at least 1, got 0"):
-        conduct.conduct(STUDY, tmp_path, seeds=0)
+        experiment.conduct(STUDY, tmp_path, seeds=0)
 
 
 def test_command_draws_activations(
@@ -94,14 +94,14 @@ def test_command_draws_activations(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(conduct, "ACTIVATIONS", {"few": (3, 5)})
+    monkeypatch.setattr(experiment, "ACTIVATIONS", {"few": (3, 5)})
     command = ["study", "activations", "--epochs", "1", "--out", str(tmp_path)]
     assert main(command) == 0
     (figure,) = (tmp_path / "activations").iterdir()
     assert capsys.readouterr().out == f"{figure}\n"
     with Image.open(figure) as picture:
         assert picture.height > 2 * 112
-    monkeypatch.setattr(conduct, "ACTIVATIONS", {"few": (3, 55)})
+    monkeypatch.setattr(experiment, "ACTIVATIONS", {"few": (3, 55)})
     assert main(command) == 1
     assert "more than 55" in capsys.readouterr().err
 

@@ -48,12 +48,12 @@ SILENT = Listener()
 
 def conduct(
     study: Study,
-    out: Path,
+    out: str | Path,
     *,
     seeds: int = 1,
     epochs: int | None = None,
     images: int | None = None,
-    data_folder: Path | None = None,
+    data_folder: str | Path | None = None,
     timing_seconds: float = 1.0,
     listener: Listener = SILENT,
 ) -> list[Result]:
@@ -86,6 +86,7 @@ def conduct(
         MissingExtraError: TensorFlow, tf2onnx or Matplotlib is not installed.
     """
     _check(seeds=seeds, epochs=epochs, images=images)
+    out = Path(out)
     found: list[Result] = []
     for variant in study.variants:
         settings = dataclasses.replace(variant.settings, images=images)
@@ -103,11 +104,11 @@ def conduct(
 
 
 def activations(
-    out: Path,
+    out: str | Path,
     *,
     epochs: int | None = None,
     images: int | None = None,
-    data_folder: Path | None = None,
+    data_folder: str | Path | None = None,
     listener: Listener = SILENT,
 ) -> list[Path]:
     """Draw what the first four layers make of some clothes: the study `activations`.
@@ -122,6 +123,7 @@ def activations(
         The figures, `OUT/activations/*.png`.
     """
     _check(epochs=epochs, images=images)
+    out = Path(out)
     variant = STUDIES["baseline"].variants[-1]
     settings = dataclasses.replace(variant.settings, images=images)
     if epochs is not None:
