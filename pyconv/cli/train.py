@@ -37,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         choices=NETWORKS,
-        help="convolutional, or dense: the baseline without convolutions (default: convolutional)",
+        help="convolutional; dense: the baseline without convolutions; or residual: stages of "
+        "normalized convolutions with short cuts (default: convolutional)",
         **given,
     )
     parser.add_argument(
@@ -45,7 +46,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="filters of each convolution, one number a layer (default: 64 64)",
+        help="filters of each convolution, one number a layer, or a stage of a residual network "
+        "(default: 64 64)",
+        **given,
+    )
+    parser.add_argument(
+        "--blocks",
+        type=int,
+        metavar="N",
+        help=f"blocks of two convolutions in each stage of a residual network "
+        f"(default: {defaults['blocks']})",
         **given,
     )
     parser.add_argument(
@@ -100,6 +110,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=SCHEDULES,
         help="constant, or cosine: the learning rate falls to 0 by the last epoch "
         f"(default: {defaults['schedule']})",
+        **given,
+    )
+    parser.add_argument(
+        "--weight-decay",
+        type=float,
+        metavar="X",
+        help="shrink every weight by the share X times the learning rate at each step "
+        f"(default: {defaults['weight_decay']:g})",
+        **given,
+    )
+    parser.add_argument(
+        "--rotate",
+        type=float,
+        metavar="DEGREES",
+        help="turn every training image by up to so many degrees each way, anew every epoch "
+        f"(default: {defaults['rotate']:g})",
+        **given,
+    )
+    parser.add_argument(
+        "--zoom",
+        type=float,
+        metavar="X",
+        help="make every training image larger or smaller by up to the share X "
+        f"(default: {defaults['zoom']:g})",
+        **given,
+    )
+    parser.add_argument(
+        "--flip", action="store_true", help="mirror half of the training images", **given
+    )
+    parser.add_argument(
+        "--erase",
+        type=int,
+        metavar="N",
+        help="fill a square of N rows and columns with noise in half of the training images "
+        f"(default: {defaults['erase']})",
         **given,
     )
     parser.add_argument(

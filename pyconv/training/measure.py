@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyconv import data
-from pyconv.data import Dataset
+from pyconv.data import Dataset, Split
 from pyconv.engines.base import EngineName
 from pyconv.errors import ModelError, PyconvError
 from pyconv.model import Model, load
@@ -42,18 +42,17 @@ def accuracy(model: Model, images: NDArray[np.uint8], labels: NDArray[np.uint8])
     return right / len(images)
 
 
-def accuracies(path: str | Path, dataset: Dataset, engines: Sequence[EngineName]) -> Accuracies:
-    """Measure a model on the whole training and test sets on each engine."""
+def accuracies(
+    path: str | Path,
+    dataset: Dataset,
+    engines: Sequence[EngineName],
+    splits: Sequence[Split] = ("train", "test"),
+) -> Accuracies:
+    """Measure a model on all images of the training and the test set, on each engine."""
     models = {engine: load(path, engine=engine) for engine in engines}
     return {
-        "train": {
-            engine: accuracy(model, dataset.train_images, dataset.train_labels)
-            for engine, model in models.items()
-        },
-        "test": {
-            engine: accuracy(model, dataset.test_images, dataset.test_labels)
-            for engine, model in models.items()
-        },
+        split: {engine: accuracy(model, *dataset.split(split)) for engine, model in models.items()}
+        for split in splits
     }
 
 
@@ -73,7 +72,8 @@ def main(models: Sequence[str]) -> int:
         if "accuracy" not in stated or "settings" not in stated:
             raise ModelError(f"{name} does not state its accuracy; only pyconv train writes it")
         dataset = data.load(stated["settings"]["data"])
-        measured = accuracies(name, dataset, ("onnxruntime", "native"))
+        splits: list[Split] = [split for split in ("train", "test") if split in stated["accuracy"]]
+        measured = accuracies(name, dataset, ("onnxruntime", "native"), splits)
         for split, by_engine in measured.items():
             for engine, value in by_engine.items():
                 states = stated["accuracy"][split].get(engine)

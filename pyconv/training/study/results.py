@@ -60,8 +60,7 @@ class Result:
 def test_accuracy(path: Path, dataset: Dataset) -> Mapping[str, float]:
     """The share of test images that a file classifies right, by engine; measured once.
 
-    What was measured is noted in the file, together with the accuracy on the training images, and
-    taken from there the next time.
+    What was measured is noted in the file, and taken from there the next time.
 
     Args:
         path: an exported network.
@@ -69,7 +68,7 @@ def test_accuracy(path: Path, dataset: Dataset) -> Mapping[str, float]:
     """
     noted = load(path, engine="onnxruntime").metadata.provenance.get("accuracy")
     if noted is None:
-        noted = accuracies(path, dataset, ENGINES)
+        noted = accuracies(path, dataset, ENGINES, ["test"])
         add_provenance(path, {"accuracy": noted})
     by_engine: Mapping[str, float] = noted["test"]
     return by_engine
