@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     questions = "\n".join(f"  {study.name:<12} {study.question}" for study in STUDIES.values())
     parser.epilog = f"""studies:
 {questions}
-  activations  What do the first four layers make of a trouser, a sandal, a shirt and three shoes?
+  activations  What do the first four layers make of trousers, a pullover, a sandal and three shoes?
   best         How good can a network of 25,000, 100,000 or 1,000,000 parameters be? (hours to days)
 
 examples:
