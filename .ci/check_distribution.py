@@ -13,6 +13,8 @@ WHEEL_NEEDS = (
     r"pyconv/py\.typed",
     r"pyconv/bundled/models/fashion\.onnx",
     r"pyconv/bundled/models/digits\.onnx",
+    r"pyconv/bundled/models/fashion-best\.onnx",
+    r"pyconv/bundled/models/digits-best\.onnx",
     r"pyconv/bundled/models/fashion\.md",
     r"pyconv/bundled/samples/fashion/.*\.png",
     r"pyconv/bundled/samples/digits/.*\.png",

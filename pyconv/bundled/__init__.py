@@ -1,7 +1,7 @@
 """The models and sample pictures that come with pyconv.
 
 `models/NAME.onnx` is a network, `models/NAME.md` its card; `samples/NAME/*.png` are pictures for
-it, each file named after what it shows.
+it and for `NAME-best`, each file named after what it shows.
 """
 
 from __future__ import annotations
@@ -42,4 +42,4 @@ def card(name: str) -> str:
 
 def samples(name: str) -> list[Path]:
     """The sample pictures for a bundled model, sorted by file name."""
-    return sorted((_ROOT / "samples" / name).glob("*.png"))
+    return sorted((_ROOT / "samples" / name.removesuffix("-best")).glob("*.png"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyconv import bundled
 from pyconv.cli import main
 from pyconv.client import Client
 
@@ -97,4 +98,4 @@ def test_print_config_says_what_came_from_where(
     assert "port = 0 # flag" in lines
     assert "max_message_bytes = 1572864 # flag" in lines
     assert 'engines = ["native", "onnxruntime"] # flag' in lines
-    assert 'models = ["digits", "fashion"] # default' in lines
+    assert f"models = {json.dumps(bundled.names())} # default" in lines

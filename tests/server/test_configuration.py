@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pyconv import bundled
 from pyconv.cli import build_parser
 from pyconv.errors import InputError
 from pyconv.server.configuration import gather
@@ -24,7 +25,7 @@ def _write(folder: Path, text: str) -> Path:
 
 def test_nothing_given_is_the_defaults() -> None:
     found = gather({}, environ={"PATH": "/bin", "PYCONV_ISA": "avx2"})
-    assert [spec.name for spec in found.settings.models] == ["digits", "fashion"]
+    assert [spec.name for spec in found.settings.models] == bundled.names()
     assert found.settings == Settings(models=found.settings.models, http_port=8080)
     assert set(found.origins.values()) == {"default"}
 
