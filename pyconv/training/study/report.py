@@ -26,6 +26,7 @@ def markdown(study: Study, results: Sequence[Result]) -> str:
         "epochs",
         "train",
         "test",
+        "test loss lowest in epoch",
         "lesson: train",
         "lesson: test",
         "CPU s an epoch",
@@ -100,6 +101,7 @@ def _cells(variant: Variant, group: Sequence[Result]) -> list[str]:
         _range([len(result.history) for result in group], "d"),
         _range([result.history[-1].accuracy for result in group], ".4f"),
         _range([result.history[-1].test_accuracy for result in group], ".4f"),
+        _range([turn for result in group if (turn := _turn(result)) is not None], "d"),
         from_lesson((lesson.train for lesson in lessons), ".4g") or "–",
         from_lesson((lesson.test for lesson in lessons), ".4g") or "–",
         f"{_mean([result.cpu_seconds / len(result.history) for result in group]):.1f}",
@@ -111,6 +113,12 @@ def _cells(variant: Variant, group: Sequence[Result]) -> list[str]:
             for engine in reversed(ENGINES)
         ),
     ]
+
+
+def _turn(result: Result) -> int | None:
+    """The epoch with the lowest loss on the test images."""
+    measured = [(row.test_loss, row.epoch) for row in result.history if row.test_loss is not None]
+    return min(measured)[1] if measured else None
 
 
 def _by_variant(results: Sequence[Result]) -> list[tuple[Variant, list[Result]]]:
