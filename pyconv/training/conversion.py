@@ -67,12 +67,14 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
         return [*outputs, *(layer.tensor for layer in layers)]
 
     signature = [tf.TensorSpec((None, *input_shape), tf.float32, name=input_name)]
-    try:
+
+    def converted(copying: bool) -> onnx.ModelProto:
         with (
             _without_xla(),
             _scopes_of_any_name(),
             _constant_statistics(model),
             _one_walk_for_all_outputs(),
+            _copies_before_optimizers(copying),
             _quiet(),
         ):
             proto, _ = tf2onnx.convert.from_function(
@@ -82,6 +84,13 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
                 opset=OPSET,
                 custom_op_handlers={"Erfc": (_one_minus_erf, [])},
             )
+        return proto
+
+    try:
+        try:
+            proto = converted(copying=False)
+        except Exception:  # maybe of an optimizer alone, without which it goes too
+            proto = converted(copying=True)
     except Exception as error:  # whatever Keras, TensorFlow or tf2onnx met
         raise ExportError(f"the model cannot be converted to ONNX: {error}") from error
     _mend_transposed_pads(proto)
@@ -186,6 +195,23 @@ def _one_walk_for_all_outputs() -> Iterator[None]:
         yield
     finally:
         Graph.extract_sub_graph_nodes = original
+
+
+@contextlib.contextmanager
+def _copies_before_optimizers(wanted: bool) -> Iterator[None]:
+    """Let tf2onnx copy the graph before each of its optimizers, or not.
+
+    With a copy it goes on where an optimizer fails. But the copies, some 36 with all weights, take
+    a third of the time and, for VGG16, more than 12 GB.
+    """
+    from tf2onnx import constants
+
+    original = constants.ENV_TF2ONNX_CATCH_ERRORS
+    constants.ENV_TF2ONNX_CATCH_ERRORS = "TRUE" if wanted else "FALSE"
+    try:
+        yield
+    finally:
+        constants.ENV_TF2ONNX_CATCH_ERRORS = original
 
 
 def _one_minus_erf(context: Any, node: Any, name: str, _: Any) -> Any:

@@ -506,6 +506,21 @@ def test_export_that_is_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_optimizer_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tf2onnx.optimizer import TransposeOptimizer
+
+    tries = []
+
+    def fail(*_: Any) -> None:
+        tries.append("failed")
+        raise ValueError("this optimizer is broken")
+
+    monkeypatch.setattr(TransposeOptimizer, "optimize", fail)
+    exported = export(residual(), tmp_path / "model.onnx", images={})
+    assert exported.verification.engines == ENGINES
+    assert len(tries) > 1  # once without a copy, then with one
+
+
 def test_nodes_that_outputs_need_are_found_in_one_walk() -> None:
     from tf2onnx.graph import Graph
 
