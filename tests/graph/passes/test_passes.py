@@ -533,6 +533,43 @@ def test_absorb_pads_not_every_kind(run_pass: Run, changed: dict[str, Any]) -> N
     assert run_pass(passes.absorb_pads, graph) == ["pad", "conv2d"]
 
 
+_PADDED_POOL = {"kernel_size": [3, 2], "strides": [2, 2], "pads": [0, 0, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [{"activation": "relu"}, {"activation": "clip", "alpha": 0.0, "beta": 6.0}],
+)
+def test_absorb_pads_into_a_max_pool(run_pass: Run, activation: dict[str, Any]) -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    g("p", "pad", g("a", "activation", "x", **activation), pads=[0, 1, 0, 0, 0, 2, 1, 0])
+    graph = g.wants(g("y", "max_pool2d", "p", **_PADDED_POOL))
+    assert run_pass(passes.absorb_pads, graph) == ["activation", "max_pool2d"]
+    assert graph.nodes[1].attributes["pads"] == [1, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("activation", "pads", "changed"),
+    [
+        ("tanh", [0, 1, 1, 0, 0, 1, 1, 0], {}),
+        ("relu", [0, 3, 1, 0, 0, 1, 1, 0], {}),
+        ("relu", [0, 1, 1, 0, 0, 1, 2, 0], {}),
+        ("relu", [0, 1, 1, 0, 0, 1, 1, 0], {"ceil_mode": 1}),
+        ("relu", [0, 1, 1, 0, 0, 1, 1, 0], {"pads": [1, 0, 0, 0]}),
+        ("relu", [0, 1, 1, 0, 0, 1, 1, 0], {"dilations": [2, 1]}),
+        ("clip", [0, 1, 1, 0, 0, 1, 1, 0], {}),
+    ],
+)
+def test_absorb_pads_not_into_every_max_pool(
+    run_pass: Run, activation: str, pads: list[int], changed: dict[str, Any]
+) -> None:
+    g = Builder(x=(N, 6, 5, 3))
+    lowest = {"alpha": -1.0, "beta": 6.0} if activation == "clip" else {}
+    g("p", "pad", g("a", "activation", "x", activation=activation, **lowest), pads=pads)
+    graph = g.wants(g("y", "max_pool2d", "p", **_PADDED_POOL | changed))
+    assert run_pass(passes.absorb_pads, graph) == ["activation", "pad", "max_pool2d"]
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_fuse_residual(run_pass: Run, place: int) -> None:
     g = Builder(x=(N, 6, 5, 3), other=(N, 4, 4, 4))
