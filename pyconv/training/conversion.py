@@ -77,13 +77,13 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
             _copies_before_optimizers(copying),
             _quiet(),
         ):
-            proto, _ = tf2onnx.convert.from_function(
+            proto: onnx.ModelProto = tf2onnx.convert.from_function(
                 # Without autograph: it rewrites Python code that it has no business in.
                 tf.function(inference, autograph=False),
                 signature,
                 opset=OPSET,
                 custom_op_handlers={"Erfc": (_one_minus_erf, [])},
-            )
+            )[0]
         return proto
 
     try:

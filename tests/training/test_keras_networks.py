@@ -1,0 +1,72 @@
+"""One of Keras' own networks on small pictures; `tools/keras_networks.py` runs them all."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyconv.bench.comparison import compare
+from pyconv.bench.measure import Budget
+from pyconv.errors import PyconvError
+
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.skipif(
+        importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
+    ),
+]
+
+TOOL = Path(__file__).parents[2] / "tools" / "keras_networks.py"
+
+
+@pytest.fixture(scope="module")
+def tool() -> dict[str, Any]:
+    return runpy.run_path(str(TOOL))
+
+
+@pytest.fixture(scope="module", params=["MobileNetV2"])
+def network(request: pytest.FixtureRequest, tool: dict[str, Any], tmp_path_factory: Any) -> Any:
+    return tool["examine"](request.param, 32, tmp_path_factory.mktemp("networks"))
+
+
+def test_network_agrees_everywhere(network: Any) -> None:
+    engines = network.engines
+    assert engines.tensors == network.nodes > 30
+    assert network.from_keras.relative <= 1e-4
+    assert engines.worst.relative <= 1e-4
+    assert engines.logits.relative <= engines.worst.relative * 10
+    # Calibrated: neither vanished nor saturated.
+    assert 1e-2 < engines.worst.scale < 1e2
+    assert 0.5 < engines.logits.scale < 50
+
+
+def test_network_has_a_line_in_the_table(network: Any, tool: dict[str, Any]) -> None:
+    report = compare([network.path], [1], [1, 2], Budget(0.01, 1), memory=True)
+    line = tool["row"](network, report.cells)
+    assert line.startswith(f"| {network.name} | 32² | {network.nodes} |")
+    header = tool["_HEADER"].splitlines()[0]
+    assert line.count("|") == header.count("|")
+
+
+def test_network_that_is_off_is_refused(
+    network: Any, tool: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = tool["NativeEngine"]
+    run = native.run
+
+    def off_by_little(engine: Any, inputs: Any, outputs: Any = None) -> Any:
+        results = run(engine, inputs, outputs)
+        name = list(results)[len(results) // 2]
+        results[name] = results[name] + 1e-3 * np.abs(results[name]).max()
+        return results
+
+    monkeypatch.setattr(native, "run", off_by_little)
+    agreed = tool["agreement"](network.path)
+    assert agreed.worst.relative == pytest.approx(1e-3, rel=0.1)
+    with pytest.raises(PyconvError, match=r"differ at .* by 1\.0e-03"):
+        tool["require"](agreed)
