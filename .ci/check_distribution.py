@@ -19,6 +19,8 @@ WHEEL_NEEDS = (
     r"pyconv/bundled/samples/fashion/.*\.png",
     r"pyconv/bundled/samples/digits/.*\.png",
     r"pyconv/server/__init__\.py",
+    r"pyconv/server/web/index\.html",
+    r"pyconv/server/web/app\.js",
     r"pyconv/v1/classifier_pb2\.py",
     r"pyconv/v1/classifier_pb2\.pyi",
     r"pyconv/v1/classifier_pb2_grpc\.py",
