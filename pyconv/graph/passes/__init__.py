@@ -24,6 +24,7 @@ from pyconv.graph.passes.fuse_max_pool import fuse_max_pool
 from pyconv.graph.passes.fuse_quantization import fuse_quantization
 from pyconv.graph.passes.fuse_residual import fuse_residual
 from pyconv.graph.passes.merge_reshapes import merge_reshapes
+from pyconv.graph.passes.merge_takes import merge_takes
 from pyconv.graph.passes.quantize_dense_inputs import quantize_dense_inputs
 from pyconv.graph.passes.recognize_activations import recognize_activations
 from pyconv.graph.passes.recognize_normalization import recognize_normalization
@@ -57,6 +58,7 @@ PASSES: tuple[Pass, ...] = (
     sink_quantization,
     quantize_dense_inputs,
     eliminate_dead,
+    merge_takes,
     absorb_pads,
     fuse_bias,
     fold_batch_normalization,

@@ -533,6 +533,24 @@ def test_absorb_pads_not_every_kind(run_pass: Run, changed: dict[str, Any]) -> N
     assert run_pass(passes.absorb_pads, graph) == ["pad", "conv2d"]
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_merge_takes(run_pass: Run, axis: int) -> None:
+    g = Builder(x=(N, 3, 4, 5))
+    g("a", "take", "x", axes=[1, 3], sizes=[6, 2], indices=[0, 0, 1, 1, 2, 2, 4, 1])
+    g("b", "take", "a", axes=[axis], sizes=[3], indices=[3, 1, 1])
+    g("c", "take", "b", axes=[3], sizes=[2], indices=[1, 0])
+    graph = g.wants("c")
+    assert run_pass(passes.merge_takes, graph) == ["take"]
+    assert graph.nodes[0].tensors == ("a", "b", "c")
+
+
+def test_merge_takes_not_when_asked_for(run_pass: Run) -> None:
+    g = Builder(x=(N, 3, 4, 5))
+    g("a", "take", "x", axes=[1], sizes=[2], indices=[0, 2])
+    g("b", "take", "a", axes=[2], sizes=[2], indices=[3, 1])
+    assert run_pass(passes.merge_takes, g.wants("a", "b")) == ["take", "take"]
+
+
 _PADDED_POOL = {"kernel_size": [3, 2], "strides": [2, 2], "pads": [0, 0, 0, 0]}
 
 
