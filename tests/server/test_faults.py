@@ -187,7 +187,9 @@ class Witnesses:
             while not self._over.is_set():
                 case = self._random.choice(self._server.cases)
                 try:
-                    self._note(case, scores_of(stub.ModelInfer(case.request, timeout=_PATIENCE)))
+                    # Connecting anew, where a server has gone, is no request that was lost.
+                    answer = stub.ModelInfer(case.request, timeout=_PATIENCE, wait_for_ready=True)
+                    self._note(case, scores_of(answer))
                 except grpc.RpcError as error:
                     self._note(case, None, error.code().name)
                 self._over.wait(0.002)
@@ -608,6 +610,50 @@ def test_full_queue(small_classifier: Path, cases: list[Case]) -> None:
 
 
 # -- Around the process ----------------------------------------------------------------------------
+
+
+def _workers(server: Running) -> list[int]:
+    """The processes that serve; multiprocessing has one more, which tracks resources."""
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    found = []
+    for child in children:
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
+def _listening(port: int) -> int:
+    """How many sockets listen on a port (proc(5): state 0A)."""
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]
+    ]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "0A" for line in lines)
+
+
+def test_workers_that_are_killed(small_classifier: Path, cases: list[Case]) -> None:
+    killed: set[int] = set()
+
+    def kill(_: int) -> None:
+        victim = _workers(server)[0]
+        time.sleep(0.2)  # amid requests
+        killed.add(victim)
+        os.kill(victim, signal.SIGKILL)
+        # Its sockets go a moment after it, and only then come those of the one in its place.
+        for count in (1, 2):
+            deadline = time.monotonic() + _PATIENCE
+            while {_listening(server.port), _listening(server.http_port)} != {count}:
+                assert time.monotonic() < deadline, "nobody took the killed one's place"
+                time.sleep(0.02)
+
+    # What was in flight on the one that is killed ends as its connection does.
+    ended = ("UNAVAILABLE", "HTTP RemoteDisconnected", "HTTP ConnectionResetError", "HTTP URLError")
+    with serving(small_classifier, cases, "--workers", "2") as server:
+        seen = endure(server, "one of two workers killed amid requests", 3, kill, ended)
+    assert sum(seen.refused.values()) <= 3 * len(killed)  # one for each witness
 
 
 def test_model_file_that_is_replaced_by_garbage(
