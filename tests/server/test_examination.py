@@ -281,7 +281,7 @@ async def _sampled(settings: Settings, metric: str, off: bool = False, **asked: 
         }
     try:
         await _infer(inference)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(180):
             while f"\n{metric}{{" not in (page := inference.metrics.page().decode()):
                 await asyncio.sleep(0.01)
     finally:

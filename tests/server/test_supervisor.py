@@ -35,7 +35,7 @@ def serving(small_classifier: Path) -> Iterator[tuple[subprocess.Popen[str], dic
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                assert process.wait(30) == 0
+                assert process.wait(120) == 0
             finally:
                 process.kill()
 
@@ -64,7 +64,7 @@ def test_one_that_dies_is_replaced_and_the_others_never_notice(
     before = _children(process)
     assert len(before) == 2
     # Each connection goes to one of them; twelve do not all go to the same, but once in 2,000 runs.
-    clients = [Client(facts["address"], timeout=20) for _ in range(12)]
+    clients = [Client(facts["address"], timeout=120) for _ in range(12)]
     try:
         for client in clients:
             client.classify(_IMAGES)
@@ -77,7 +77,7 @@ def test_one_that_dies_is_replaced_and_the_others_never_notice(
                 except ServerError:  # its connection was to the one that is gone
                     lost += 1
         assert lost <= 12  # and each of those connected anew
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while len(set(_children(process)) - set(before)) < 1:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -95,9 +95,9 @@ def test_metrics_are_of_all_of_them(
     _, facts = serving
     before = _answered(facts["http_address"])
     for _ in range(8):
-        with Client(facts["address"], timeout=20) as client:
+        with Client(facts["address"], timeout=120) as client:
             client.classify(_IMAGES)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while _answered(facts["http_address"]) < before + 8:
         assert time.monotonic() < deadline
         time.sleep(0.1)

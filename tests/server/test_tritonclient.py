@@ -101,7 +101,7 @@ def answers(
         request.param,
         server[request.param],
     ]
-    done = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return {"protocol": request.param, **json.loads(done.stdout)}
 
