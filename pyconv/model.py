@@ -309,8 +309,15 @@ class Model:
     def resumed(self, layers: Sequence[str]) -> Model:
         """The network from some layers on: what is left to compute once their outputs are known.
 
-        >>> rest = model.resumed(["conv2d"])                            # doctest: +SKIP
-        >>> rest.run({"relu": edited})                                  # doctest: +SKIP
+        What would the network answer if its first channel saw nothing?
+
+        >>> import numpy, pyconv
+        >>> model = pyconv.load("digits")
+        >>> image = numpy.zeros((1, 28, 28, 1), numpy.float32)
+        >>> maps = model.run({"image": image}, ["conv2d"])
+        >>> maps["conv2d"][:, 0] = 0
+        >>> model.resumed(["conv2d"]).run(maps)["dense_1"].shape
+        (1, 10)
 
         Args:
             layers: names from `layers`, or of any tensor in the graph.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,11 @@ from PIL import Image
 from pyconv import data
 from pyconv.data import Dataset
 from pyconv.metadata import InputContract, Layer, Metadata, OutputContract
+
+# h5py, which Keras loads, brings a libcurl of its own, and whichever comes first serves both:
+# pycurl's is the newer one, and pycurl refuses an older one.
+with contextlib.suppress(ModuleNotFoundError):
+    import pycurl  # noqa: F401
 
 # How long a drawn case takes says nothing here: another process may have the machine.
 settings.register_profile("pyconv", deadline=None, print_blob=True)

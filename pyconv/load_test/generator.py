@@ -333,7 +333,7 @@ class _Slot:
 def _pycurl() -> ModuleType:
     try:
         import pycurl
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtraError("pycurl", "load-test", "generating load") from None
     return pycurl
 
