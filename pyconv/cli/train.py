@@ -12,8 +12,9 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from pyconv.cli.training_display import TrainingDisplay
 from pyconv.errors import InputError
 
 if TYPE_CHECKING:
@@ -264,33 +265,13 @@ def _settings(args: argparse.Namespace) -> Settings:
     return Settings(**flags)
 
 
-class _Display:
+class _Display(TrainingDisplay):
     """A line an epoch on standard error, and a bar below it where that is a terminal."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import MofNCompleteColumn
 
-        self._console = Console(stderr=True)
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("importing TensorFlow", total=None, figures="")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        super().__init__(MofNCompleteColumn())
 
     def network(self, model: keras.Model) -> None:
         """Print the table of layers, on standard output."""
