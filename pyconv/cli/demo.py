@@ -1,6 +1,6 @@
 """The main job in one command, on what comes with pyconv.
 
-Starts the service with both bundled models on both engines, classifies the sample pictures through
+Starts the service with all bundled models on both engines, classifies the sample pictures through
 gRPC, times the engines, and draws what the layers saw.
 """
 
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--open",
         action="store_true",
-        help="serve the page that looks inside both models, and open it in a browser, instead; "
+        help="serve the page that looks inside the models, and open it in a browser, instead; "
         "until Ctrl-C",
     )
     parser.epilog = """examples:

@@ -60,7 +60,7 @@ export async function sample(model, name) {
   return (await asked(`/page/sample/${encodeURIComponent(model)}/${encodeURIComponent(name)}`)).blob();
 }
 
-/** @param picture a Blob with a picture's file, or a Uint8Array of pixels as the network takes them */
+/** @param picture a picture's file as a Blob or an ArrayBuffer, or a Uint8Array of pixels as the network takes them */
 export async function see(model, engine, picture) {
   return unpacked(await post(`/page/see?${query({ model, engine })}`, picture));
 }
@@ -82,6 +82,6 @@ export async function exciting(model, layer, channel) {
 }
 
 async function post(url, body) {
-  const type = body instanceof Blob ? body.type || "image/png" : "application/octet-stream";
+  const type = body instanceof Uint8Array ? "application/octet-stream" : body.type || "image/*";
   return asked(url, { method: "POST", body, headers: { "Content-Type": type } });
 }

@@ -27,14 +27,11 @@ const page = {
   failed,
 };
 
-const strips = new Strips(
-  $("strips"),
-  (layer, channel, opener) => {
-    inspector.open(layer, channel, opener);
-    page.changed();
-  },
-  () => strips.draw(page.seen.arrays, page.pinned?.arrays),
-);
+const strips = new Strips($("strips"), (layer, channel, opener, byKeyboard) => {
+  inspector.open(layer, channel, opener);
+  page.changed();
+  if (byKeyboard) inspector.focus();
+});
 const inspector = new Inspector($("inspector"), page);
 const sketch = new Sketch($("pad"), $("pen"), () => {
   $("hint").hidden = true;
@@ -97,6 +94,7 @@ function show(seen, since) {
   drawPicture($("shown"), picture);
   const [height, width] = picture.shape;
   $("field").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  $("shown").parentElement.style.setProperty("--ratio", String(width / height));
   $("shown-caption").textContent = `the network sees ${height}×${width}`;
   erase($("overlay"));
   const layers = [...seen.arrays].filter(([name], place, all) => name && !isFlattened(all[place], all[place - 1]));
@@ -136,6 +134,8 @@ function answer(predictions) {
     share.textContent = `${(probability * 100).toFixed(1)}%`;
     row.classList.toggle("best", index === best.index);
   });
+  $("best").replaceChildren(element("b", { textContent: best.label }), `${(best.probability * 100).toFixed(0)}%`);
+  $("best").classList.toggle("short", best.label.length < 4);
   const said = `${best.label}, ${(best.probability * 100).toFixed(0)}%`;
   if (!asking || !waiting) $("answer-said").textContent = said;
 }
@@ -301,6 +301,7 @@ function choose(model) {
   if (inspector.chosen) inspector.close();
   strips.build([], []);
   $("answer").replaceChildren();
+  $("best").replaceChildren();
   segments($("engines"), "engine", Object.fromEntries(model.engines.map((name) => [name, name])), page.engine, (value) => {
     page.engine = value;
     again();
@@ -325,6 +326,10 @@ function choose(model) {
 function again() {
   if (page.seen) look(async () => page.seen.arrays.get("").values);
 }
+
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && inspector.chosen) inspector.close();
+});
 
 $("theme").addEventListener("click", () => {
   const root = document.documentElement;

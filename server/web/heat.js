@@ -48,6 +48,28 @@ export function drawMap(canvas, { values, shape }, channel) {
   return [low, high];
 }
 
+/** The same as a rectangle of a larger image's pixels, which are `stride` words a row. */
+export function mapInto(words, stride, { values, shape }, channel, left, top, width, height) {
+  const [rows, columns, channels] = shape;
+  const [low, high] = range(values, channel, channels);
+  const scale = high > low ? 255 / (high - low) : 0;
+  const places = Int32Array.from({ length: width }, (_, x) => ((x + 0.5) / width) * columns);
+  const colours = new Uint32Array(columns);
+  let drawn = -1; // the map's row above
+  for (let y = 0, start = top * stride + left; y < height; y++, start += stride) {
+    const row = Math.floor(((y + 0.5) / height) * rows);
+    if (row === drawn) {
+      words.copyWithin(start, start - stride, start - stride + width);
+      continue;
+    }
+    drawn = row;
+    for (let x = 0, from = row * columns * channels + channel; x < columns; x++, from += channels) {
+      colours[x] = inferno[Math.round((values[from] - low) * scale)] ?? inferno[0];
+    }
+    for (let x = 0; x < width; x++) words[start + x] = colours[places[x]];
+  }
+}
+
 /** Units in rows of a canvas. */
 export function drawUnits(canvas, values, columns) {
   const rows = Math.ceil(values.length / columns);

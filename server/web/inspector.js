@@ -15,9 +15,6 @@ export class Inspector {
     this.place = null; // { y, x } in pixels of the picture
     this.part = (id) => root.querySelector(`#${id}`);
     this.part("close").addEventListener("click", () => this.close());
-    root.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.close();
-    });
   }
 
   /** Show a channel; `opener` gets the focus back. */
@@ -31,6 +28,11 @@ export class Inspector {
     this.draw();
     this.#filter();
     this.#exciting();
+  }
+
+  /** Go on from here by keyboard: on the large map, or where there is none. */
+  focus() {
+    (this.part("large").querySelector("canvas") ?? this.part("close")).focus();
   }
 
   close() {
@@ -55,7 +57,11 @@ export class Inspector {
         told.push(`${both ? `${name}: ` : ""}${number(array.values[channel])}`);
         continue;
       }
-      const canvas = element("canvas", { role: "img", ariaLabel: `Map of picture ${name}` });
+      const canvas = element("canvas", {
+        role: "application",
+        tabIndex: 0,
+        ariaLabel: `Map of picture ${name}. Point with the mouse, or with the arrow keys.`,
+      });
       const [low, high] = drawMap(canvas, array, channel);
       told.push(`${both ? `${name}: ` : ""}${number(low)} to ${number(high)}`);
       const cross = element("i", { className: "cross", hidden: true });
@@ -63,6 +69,7 @@ export class Inspector {
       figure.append(canvas, cross);
       if (both) figure.append(element("figcaption", { textContent: name }));
       canvas.addEventListener("pointermove", (event) => this.#point(event, canvas, array));
+      canvas.addEventListener("keydown", (event) => this.#step(event, array));
       figures.push(figure);
     }
     this.part("large").replaceChildren(...figures);
@@ -75,6 +82,21 @@ export class Inspector {
     const [rows, columns] = array.shape;
     const row = Math.min(rows - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * rows)));
     const column = Math.min(columns - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * columns)));
+    this.#pointAt(row, column);
+  }
+
+  /** Move what is pointed at by a value; at first it is the one in the middle. */
+  #step(event, { shape: [rows, columns] }) {
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const layer = this.#layer(this.chosen.layer);
+    if (!step || !layer?.rows) return;
+    event.preventDefault();
+    const from = this.place && [nearest(layer.rows, this.place.y), nearest(layer.columns, this.place.x)];
+    const to = from ? [from[0] + step[0], from[1] + step[1]] : [rows >> 1, columns >> 1];
+    this.#pointAt(Math.max(0, Math.min(rows - 1, to[0])), Math.max(0, Math.min(columns - 1, to[1])));
+  }
+
+  #pointAt(row, column) {
     const layer = this.#layer(this.chosen.layer);
     if (layer?.rows) this.at({ y: middle(layer.rows[row]), x: middle(layer.columns[column]) });
   }
@@ -92,7 +114,7 @@ export class Inspector {
     const place = this.place;
     table.caption.textContent = place
       ? `row ${Math.floor(place.y)}, column ${Math.floor(place.x)} of the picture`
-      : "point at the large map, or at the picture";
+      : "point at the large map or the picture, or use the arrow keys on the map";
     table.tHead.hidden = !place;
     const body = table.tBodies[0];
     if (!place || !this.chosen) {

@@ -24,7 +24,8 @@ export class Sketch {
     canvas.addEventListener("blur", () => (this.pen.hidden = true));
     const small = document.createElement("canvas");
     small.width = small.height = SENT;
-    this.small = small.getContext("2d");
+    this.small = small.getContext("2d", { willReadFrequently: true });
+    this.small.imageSmoothingQuality = "high";
   }
 
   clear() {
@@ -45,11 +46,10 @@ export class Sketch {
     this.foreign = true;
   }
 
-  /** What is drawn, as a PNG file. */
+  /** What is drawn, as the bytes of a picture's file. */
   file() {
-    this.small.imageSmoothingQuality = "high";
     this.small.drawImage(this.canvas, 0, 0, SENT, SENT);
-    return new Promise((resolve) => this.small.canvas.toBlob(resolve, "image/png"));
+    return bitmap(this.small.getImageData(0, 0, SENT, SENT));
   }
 
   #place(event) {
@@ -104,4 +104,23 @@ export class Sketch {
     this.pen.style.left = `${(keys.x / canvas.width) * 100}%`;
     this.pen.style.top = `${(keys.y / canvas.height) * 100}%`;
   }
+}
+
+/** A grey picture as a BMP file of 8 bits a pixel: made at once, where a browser takes its time over PNG. */
+function bitmap({ data, width, height }) {
+  const [colours, start] = [256, 14 + 40 + 4 * 256];
+  const file = new DataView(new ArrayBuffer(start + width * height));
+  file.setUint16(0, 0x424d); // BM
+  file.setUint32(2, file.byteLength, true);
+  file.setUint32(10, start, true);
+  file.setUint32(14, 40, true); // the size of what follows
+  file.setInt32(18, width, true);
+  file.setInt32(22, -height, true); // from the top
+  file.setUint16(26, 1, true);
+  file.setUint16(28, 8, true);
+  file.setUint32(46, colours, true);
+  for (let i = 0; i < colours; i++) file.setUint32(54 + 4 * i, i * 0x010101, true);
+  // A row takes a multiple of four bytes, as SENT is one.
+  for (let i = 0; i < width * height; i++) file.setUint8(start + i, data[4 * i]);
+  return file.buffer;
 }

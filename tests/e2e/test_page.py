@@ -120,6 +120,31 @@ def _pixels(page: Page, selector: str) -> np.ndarray:
     return np.array(data, np.uint8).reshape(height, width, 4)
 
 
+def _map(page: Page, layer: str, channel: int) -> np.ndarray:
+    """What is drawn at a tile: (height, width, 3) uint8."""
+    script = """tile => {
+      const sheet = tile.parentElement.querySelector("canvas");
+      const [all, box] = [sheet.getBoundingClientRect(), tile.getBoundingClientRect()];
+      const scale = sheet.width / all.width;
+      const [left, top] = [(box.left - all.left) * scale, (box.top - all.top) * scale];
+      const [width, height] = [Math.round(box.width * scale), Math.round(box.height * scale)];
+      const { data } = sheet.getContext("2d")
+        .getImageData(Math.round(left), Math.round(top), width, height);
+      return [Array.from(data), height, width];
+    }"""
+    tile = page.locator(f".tile[aria-label='{layer}, channel {channel}']")
+    data, height, width = tile.evaluate(script)
+    return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def _reduced(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Every value of a map, from the middle of its rectangle in a picture of it."""
+    height, width = values.shape
+    y = (np.arange(rows) + 0.5) * height / rows
+    x = (np.arange(columns) + 0.5) * width / columns
+    return values[np.ix_(y.astype(int), x.astype(int))]
+
+
 def test_page_sees_a_seven_where_a_seven_is_drawn(visit: Callable[..., Page]) -> None:
     page = visit()
     _wait_for_answer(page, "0")  # the first sample
@@ -132,13 +157,13 @@ def test_page_sees_a_seven_where_a_seven_is_drawn(visit: Callable[..., Page]) ->
     image = shown[np.newaxis, :, :, 0]
     (best,) = model.classify(image)[0]
     assert best.label == "7"
+    playwright.expect(page.locator("#best b")).to_have_text("7")
     share = page.locator("#answer li.best span").last.inner_text()
     assert float(share.rstrip("%")) == pytest.approx(best.probability * 100, abs=0.06)
     # Each tile is the map of its channel: bright where that is high.
     maps = model.activations(image, ["conv2d"])["conv2d"][0]
     for channel in (0, 5):
-        tile = _pixels(page, f".tile[aria-label='conv2d, channel {channel}'] canvas")
-        light = tile[..., :3].sum(axis=2, dtype=int)
+        light = _reduced(_map(page, "conv2d", channel).sum(axis=2, dtype=int), 26, 26)
         assert np.corrcoef(light.ravel(), maps[..., channel].ravel())[0, 1] > 0.95
     rows = page.locator("#times tbody tr")
     assert [rows.nth(i).locator("td").first.inner_text() for i in range(2)] == [
@@ -214,10 +239,16 @@ def test_page_lays_explanations_over_and_compares(visit: Callable[..., Page]) ->
         playwright.expect(page.locator("#overlay-note")).to_contain_text(note, timeout=_PATIENCE_MS)
         assert _pixels(page, "#overlay").shape == (28, 28, 4)
     page.click("#compare")
+    shown = [_pixels(page, "#shown")[..., 0]]
     page.click("button[aria-label='Sample 3']")
     _wait_for_answer(page, "3")
-    tile = ".tile[aria-label='conv2d, channel 5'] canvas"
-    playwright.expect(page.locator(tile).nth(1)).to_be_visible()
+    shown.insert(0, _pixels(page, "#shown")[..., 0])
+    tile = _map(page, "conv2d", 5).sum(axis=2, dtype=int)
+    half = len(tile) // 2
+    maps = pyconv.load("digits").activations(np.stack(shown)[..., None], ["conv2d"])["conv2d"]
+    for drawn, expected in ((tile[:half], maps[0]), (tile[-half:], maps[1])):  # A above B
+        light = _reduced(drawn, 26, 26)
+        assert np.corrcoef(light.ravel(), expected[..., 5].ravel())[0, 1] > 0.95
     page.click("#engines label:has-text('onnxruntime')")
     playwright.expect(page.locator("#times tr.current td").first).to_have_text(
         "onnxruntime", timeout=_PATIENCE_MS
@@ -236,7 +267,12 @@ def test_page_works_by_keyboard(visit: Callable[..., Page]) -> None:
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     playwright.expect(page.locator("#inspector-title")).to_have_text("conv2d, channel 1")
-    page.locator("#close").focus()
+    playwright.expect(page.locator("#large canvas")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    place = page.locator("#probe tbody tr.current td").nth(1)
+    playwright.expect(place).to_have_text("13, 13")
+    page.keyboard.press("ArrowLeft")
+    playwright.expect(place).to_have_text("13, 12")
     page.keyboard.press("Escape")
     playwright.expect(page.locator("#inspector")).to_be_hidden()
     playwright.expect(page.locator(".tile").nth(1)).to_be_focused()
@@ -249,6 +285,10 @@ def test_page_shows_models_of_ones_own(visit: Callable[..., Page]) -> None:
     playwright.expect(page.locator("#answer li")).to_have_count(3, timeout=_PATIENCE_MS)
     playwright.expect(page.locator(".strip h3").first).to_contain_text("4 maps of 4×6")
     assert _pixels(page, "#shown").shape == (6, 8, 4)
+    for selector in ("#shown", ".tile"):  # neither is drawn out into a square
+        box = page.locator(selector).first.bounding_box()
+        ratio = 8 / 6 if selector == "#shown" else 6 / 4
+        assert box["width"] / box["height"] == pytest.approx(ratio, rel=0.02)
 
 
 def test_page_asks_for_the_token_that_the_server_wants(
