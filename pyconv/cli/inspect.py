@@ -89,7 +89,7 @@ What each view means and how it is computed: docs/inspect.md."""
     _model(view)
     _picture(view)
     _class(view)
-    _layer(view, required=False, default="the last convolution")
+    _layer(view, required=False, default="the last maps before they are pooled")
     _output(view)
 
     view = _view(views, "map", _map, "a data set in the plane, alike beside alike")

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from pyconv.engines.base import Array
 from pyconv.errors import InputError
 from pyconv.graph.importer import Network
-from pyconv.inspect.gradient import before_softmax, gradient
-from pyconv.inspect.kernels import convolution
+from pyconv.inspect.gradient import ancestors, before_softmax, gradient
 from pyconv.inspect.layers import LayerView, checked_image, label_of, network_of, view, views
 from pyconv.model import Model
 
@@ -80,8 +79,9 @@ def grad_cam(
         image: (height, width) or (height, width, channels), uint8 or float32, as `Model.predict`
             takes them.
         index: the class; the likeliest by default.
-        layer: a layer that puts out maps; the last convolution, with what is done to its result
-            element by element, by default.
+        layer: a layer that puts out maps; by default the last that is made of a convolution's
+            maps place by place, before they are pooled: its activation, or the sum that ends a
+            residual block.
 
     Raises:
         InputError: the image has another shape or dtype, there is no such class or layer, the layer
@@ -90,13 +90,13 @@ def grad_cam(
     """
     image = checked_image(model, image)
     network = network_of(model)
-    chosen = view(model, layer) if layer is not None else _last_maps(model, network)
-    if len(network.shape(chosen.tensor) or ()) != 4:
-        raise InputError(f"layer: {chosen.name!r} puts out no maps; choose a convolution")
     inputs = model.preprocess(image[np.newaxis])
     contract = model.metadata.output
     output = contract.tensor if contract else model.outputs[0].name
     score = before_softmax(network.graph, output)
+    chosen = view(model, layer) if layer is not None else _last_maps(model, network, score)
+    if len(network.shape(chosen.tensor) or ()) != 4:
+        raise InputError(f"layer: {chosen.name!r} puts out no maps; choose a convolution")
     scores = model.run(inputs, [output])[output]
     if scores.ndim != 2:
         raise InputError(f"{model.path}: Grad-CAM needs an output of shape (n, classes)")
@@ -123,13 +123,30 @@ def grad_cam(
     )
 
 
-def _last_maps(model: Model, network: Network) -> LayerView:
-    """The last layer that is a convolution, or does something to one element by element."""
-    found = [v for v in views(model) if convolution(network.graph, v) is not None]
-    maps = [v for v in found if len(network.shape(v.tensor) or ()) == 4]
-    if not maps:
-        raise InputError(f"{model.path}: no layer of this network is a convolution of its picture")
-    return maps[-1]
+_PLACE_BY_PLACE = frozenset(
+    {
+        *("activation", "identity", "prelu", "transpose", "reshape", "concat"),
+        *("add", "subtract", "multiply", "divide", "maximum", "minimum"),
+    }
+)
+
+
+def _last_maps(model: Model, network: Network, score: str) -> LayerView:
+    """The last layer whose maps are made of a convolution's place by place, and give the score."""
+    made: set[str] = set()
+    for node in network.graph.nodes:
+        if node.op == "conv2d" or (
+            node.op in _PLACE_BY_PLACE and any(name in made for name in node.inputs)
+        ):
+            made.add(node.output)
+    made &= ancestors(network.graph, score)
+    for layer in reversed(views(model)):
+        shape = network.shape(layer.tensor) or ()
+        if layer.tensor in made and len(shape) == 4:
+            _, rows, columns, _ = (shape[axis] for axis in layer.permutation(4))
+            if (rows, columns) != (1, 1):
+                return layer
+    raise InputError(f"{model.path}: no layer of this network is a convolution of its picture")
 
 
 def _resized(values: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

@@ -57,7 +57,7 @@ def gradient(
             derivative here.
     """
     graph = network.graph
-    needed = _ancestors(graph, score)
+    needed = ancestors(graph, score)
     behind = _descendants(graph, tensor, needed)
     if score not in behind:
         raise InputError(f"the output does not depend on the tensor {tensor!r}")
@@ -94,7 +94,8 @@ def before_softmax(graph: Graph, output: str) -> str:
     return output
 
 
-def _ancestors(graph: Graph, value: str) -> set[str]:
+def ancestors(graph: Graph, value: str) -> set[str]:
+    """The values that a value is computed from, and itself."""
     producers, found, waiting = graph.producers(), set[str](), [value]
     while waiting:
         name = waiting.pop()

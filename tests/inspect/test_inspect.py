@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import NodeProto
 from onnx.helper import make_node as node
 
 import pyconv
@@ -215,6 +216,50 @@ def test_grad_cam_of_a_dense_end_is_its_weights(
         inspect.grad_cam(model, images[3], layer="dense")
     with pytest.raises(InputError, match="expected a class from 0 to 2, got 5"):
         inspect.grad_cam(model, images[3], 5)
+
+
+_HEADS = {
+    "a sum": [node("Conv", ["c", "k"], ["d"], pads=[1] * 4), node("Add", ["d", "c"], ["maps"])],
+    "branches": [
+        node("Conv", ["c", "k"], ["d"], pads=[1] * 4),
+        node("Concat", ["d", "c"], ["e"], axis=1),
+        node("Slice", ["e", "from", "to", "axes"], ["f"]),
+        node("Conv", ["f", "k"], ["maps"], pads=[1] * 4),
+    ],
+    "a gate": [
+        node("GlobalAveragePool", ["c"], ["d"]),
+        node("Sigmoid", ["d"], ["e"]),
+        node("Mul", ["c", "e"], ["maps"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("head", _HEADS.values(), ids=_HEADS)
+def test_grad_cam_takes_the_last_maps_before_they_are_pooled(
+    write_onnx: Write, head: list[NodeProto]
+) -> None:
+    random = np.random.default_rng(0)
+    weights = {
+        "first": random.normal(size=(4, 1, 3, 3)).astype(np.float32),
+        "k": random.normal(size=(4, 4, 3, 3)).astype(np.float32),
+        "single": random.normal(size=(3, 4, 1, 1)).astype(np.float32),
+        "from": np.array([0]),
+        "to": np.array([4]),
+        "axes": np.array([1]),
+    }
+    nodes = [
+        node("Conv", ["x", "first"], ["c"]),
+        *head,
+        # A convolution of single pixels has no places to tell apart, and one aside says nothing.
+        node("GlobalAveragePool", ["maps"], ["pooled"]),
+        node("Conv", ["pooled", "single"], ["scores"]),
+        node("Flatten", ["scores"], ["y"]),
+        node("Conv", ["maps", "single"], ["aside"]),
+    ]
+    used = {name: w for name, w in weights.items() if any(name in n.input for n in nodes)}
+    model = pyconv.load(write_onnx(nodes, {"x": ["n", 1, 7, 8]}, used, ["y", "aside"]))
+    image = random.uniform(0, 1, (7, 8)).astype(np.float32)
+    assert inspect.grad_cam(model, image).layer == "maps"
 
 
 def test_dataset_map_by_principal_components(model: Model, images: np.ndarray) -> None:

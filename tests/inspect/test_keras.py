@@ -45,6 +45,26 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Model]:
 
 
 @pytest.fixture(scope="module")
+def residual(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Model]:
+    """A network whose last maps are a sum, in Keras and as a file."""
+    keras = pytest.importorskip("keras")
+    from pyconv.training import export
+
+    keras.utils.set_random_seed(7)
+    layers = keras.layers
+    pixels = keras.Input((12, 10, 1))
+    before = layers.Conv2D(6, 3, padding="same", activation="relu", name="before")(pixels)
+    inner = layers.Conv2D(6, 3, padding="same", activation="relu", name="inner")(before)
+    inner = layers.BatchNormalization(name="norm")(layers.Conv2D(6, 3, padding="same")(inner))
+    sum_ = layers.ReLU(name="out")(layers.Add(name="sum")([inner, before]))
+    pooled = layers.GlobalAveragePooling2D(name="hidden")(sum_)
+    model = keras.Model(pixels, layers.Dense(3, activation="softmax", name="answer")(pooled))
+    path = tmp_path_factory.mktemp("keras") / "residual.onnx"
+    export(model, path, engines=["native"])
+    return model, pyconv.load(path)
+
+
+@pytest.fixture(scope="module")
 def image() -> np.ndarray:
     return np.random.default_rng(2).uniform(0, 1, (12, 10, 1)).astype(np.float32)
 
@@ -71,15 +91,13 @@ def test_filters_are_kerass(network: tuple[Any, Model]) -> None:
     )
 
 
-@pytest.mark.parametrize("layer", ["first", "pool", "active"])
-@pytest.mark.parametrize("index", [0, 2])
-def test_grad_cam_is_that_of_kerass_gradients(
-    network: tuple[Any, Model], image: np.ndarray, layer: str, index: int
+def _check_grad_cam(
+    reference: Any, model: Model, image: np.ndarray, layer: str, index: int
 ) -> None:
+    """Grad-CAM of a layer against what TensorFlow's gradients give."""
     import keras
     import tensorflow as tf
 
-    reference, model = network
     answer = reference.get_layer("answer")
     both = keras.Model(
         reference.inputs[0],
@@ -97,5 +115,20 @@ def test_grad_cam_is_that_of_kerass_gradients(
     assert found.score == pytest.approx(float(score), abs=1e-5)
     np.testing.assert_allclose(found.gradient, slopes, atol=1e-5)
     np.testing.assert_allclose(found.map, expected, atol=1e-5)
-    if layer == "active":
-        assert inspect.grad_cam(model, image, index).layer == layer
+
+
+@pytest.mark.parametrize("layer", ["first", "pool", "active"])
+@pytest.mark.parametrize("index", [0, 2])
+def test_grad_cam_is_that_of_kerass_gradients(
+    network: tuple[Any, Model], image: np.ndarray, layer: str, index: int
+) -> None:
+    _check_grad_cam(*network, image, layer, index)
+    assert inspect.grad_cam(network[1], image, index).layer == "active"
+
+
+@pytest.mark.parametrize("layer", ["before", "inner", "norm", "out"])
+def test_grad_cam_of_a_residual_network_is_that_of_kerass_gradients(
+    residual: tuple[Any, Model], image: np.ndarray, layer: str
+) -> None:
+    _check_grad_cam(*residual, image, layer, 1)
+    assert inspect.grad_cam(residual[1], image, 1).layer == "out"
