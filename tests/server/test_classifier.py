@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -432,3 +433,18 @@ def test_many_clients_at_once_each_get_their_own_answer(address: str, settings: 
     with ThreadPoolExecutor(12) as pool:
         for done in [pool.submit(ask, number) for number in range(12)]:
             done.result(60)
+
+
+@pytest.mark.parametrize("method", ["Classify", "ClassifyStream"])
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
+def test_bytes_that_are_no_message_are_the_callers_fault(
+    channel: grpc.Channel, caplog: pytest.LogCaptureFixture, method: str, data: bytes
+) -> None:
+    path = f"/pyconv.v1.Classifier/{method}"
+    if method == "Classify":
+        call = channel.unary_unary(path).future(data, timeout=60)
+    else:
+        call = channel.stream_stream(path)(iter([data]), timeout=60)
+    assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "not a message of the kind" in call.details()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -2,6 +2,7 @@
 
 The faults are tried a few times each. `PYCONV_FAULTS=20` tries each twenty times as often, and
 `PYCONV_FAULTS_TABLE=FILE` appends a line of docs/reliability.md's table for each.
+`PYCONV_FAULTS_MINUTES=60` is how long memory is watched.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import numpy as np
@@ -37,8 +39,11 @@ from hypothesis import strategies as st
 
 import pyconv
 from pyconv import Client, Credentials, ServerError
+from pyconv.v1 import classifier_pb2 as v1
+from pyconv.v1 import classifier_pb2_grpc
 from pyconv.v2 import open_inference_pb2 as pb
 from pyconv.v2 import open_inference_pb2_grpc
+from pyconv.wire import tensor_to_wire
 
 TIMES = int(os.environ.get("PYCONV_FAULTS", "1"))
 _TABLE = os.environ.get("PYCONV_FAULTS_TABLE")
@@ -292,10 +297,13 @@ def cases(small_classifier: Path) -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def server(small_classifier: Path, cases: list[Case]) -> Iterator[Running]:
+def server(
+    small_classifier: Path, small_unexplained: Path, small_maps: Path, cases: list[Case]
+) -> Iterator[Running]:
     """The server that most faults are tried on, one after the other."""
     limits = ["--max-queue", "8", "--max-streams", "16", "--max-message", "0.25", "--grace", "2"]
-    with serving(small_classifier, cases, *limits) as running:
+    models = [f"--model={path}" for path in (small_unexplained, small_maps)]
+    with serving(small_classifier, cases, *limits, *models, "--engine", "both") as running:
         # What is made once (threads, caches) is no leak.
         with Witnesses(running):
             time.sleep(0.5)
@@ -388,6 +396,9 @@ def test_http_requests_that_are_cut_off(server: Running) -> None:
 
 # -- Requests that make no sense -------------------------------------------------------------------
 
+_FEW = 250
+"""How many of each protocol CI draws."""
+
 _REFUSALS = {
     grpc.StatusCode.OK,
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -395,18 +406,25 @@ _REFUSALS = {
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+_HTTP_REFUSALS = {200, 400, 404, 405, 413, 422, 429}
 
-_names = st.one_of(st.sampled_from(["small", "pixels", "scores", "conv2d"]), st.text(max_size=8))
-_sizes = st.sampled_from([0, 1, 2, 6, 8, -1, 1 << 31, 1 << 62, -(1 << 63)])
+# Mostly what is right, so that a request gets far enough for its one fault to be met.
+_names = st.one_of(
+    st.sampled_from(["small", "plain", "maps", "pixels", "scores", "conv2d"]), st.text(max_size=8)
+)
+_sizes = st.sampled_from([0, 1, 2, 6, 8, -1, 1 << 31, 1 << 62, (1 << 63) - 1, -(1 << 63)])
+_shapes = st.one_of(st.just([1, 6, 8, 1]), st.just([1, 6, 8, 1]), st.lists(_sizes, max_size=6))
+_datatypes = st.sampled_from(["FP32", "FP32", "FP32", "UINT8", "BYTES", "BOOL", "FP16", "", "X"])
+_known_parameters = st.sampled_from(
+    ["engine", "timeout", "classification", "priority", "binary_data", "profile", "silence"]
+)
+_texts = st.one_of(st.sampled_from(["both", "native", '{"conv2d": [0, 9]}', "{"]), _names)
 _parameters = st.dictionaries(
-    st.one_of(
-        st.sampled_from(["engine", "timeout", "classification", "priority", "binary_data"]),
-        st.text(max_size=5),
-    ),
+    st.one_of(_known_parameters, st.text(max_size=5)),
     st.one_of(
         st.builds(pb.InferParameter, bool_param=st.booleans()),
         st.builds(pb.InferParameter, int64_param=st.integers(-(1 << 63), (1 << 63) - 1)),
-        st.builds(pb.InferParameter, string_param=_names),
+        st.builds(pb.InferParameter, string_param=_texts),
         st.builds(pb.InferParameter, double_param=st.floats()),
         st.builds(pb.InferParameter),
     ),
@@ -418,7 +436,7 @@ _contents = st.builds(
     int_contents=st.lists(st.integers(-(1 << 31), (1 << 31) - 1), max_size=3),
     bytes_contents=st.lists(st.binary(max_size=5), max_size=3),
 )
-_requests = st.builds(
+_infer = st.builds(
     pb.ModelInferRequest,
     model_name=st.one_of(st.just("small"), _names),
     model_version=st.sampled_from(["", "", "1", "2", "-1"]),
@@ -428,8 +446,8 @@ _requests = st.builds(
         st.builds(
             pb.ModelInferRequest.InferInputTensor,
             name=st.one_of(st.just("pixels"), _names),
-            datatype=st.sampled_from(["FP32", "FP32", "UINT8", "BYTES", "BOOL", "FP16", "", "X"]),
-            shape=st.one_of(st.just([1, 6, 8, 1]), st.lists(_sizes, max_size=6)),
+            datatype=_datatypes,
+            shape=_shapes,
             parameters=_parameters,
             contents=st.one_of(st.none(), _contents),
         ),
@@ -445,36 +463,227 @@ _requests = st.builds(
         st.one_of(st.binary(min_size=192, max_size=192), st.binary(max_size=300)), max_size=2
     ),
 )
+_of_models = st.one_of(
+    *(
+        st.builds(message, name=_names, version=st.sampled_from(["", "1", "x"]))
+        for message in (
+            pb.ModelReadyRequest,
+            pb.ModelMetadataRequest,
+            pb.ModelConfigRequest,
+            pb.ModelStatisticsRequest,
+        )
+    )
+)
+
+_uint32 = st.one_of(st.integers(0, 5), st.integers(0, 5), st.integers(0, (1 << 32) - 1))
+_enum = st.one_of(st.integers(0, 2), st.integers(0, 2), st.integers(-(1 << 31), (1 << 31) - 1))
+_selectors = st.builds(v1.ModelSelector, name=st.one_of(st.just("small"), _names), engine=_enum)
 
 
-def test_malformed_requests(server: Running) -> None:
-    """Messages that are whole and make no sense, and messages of random bytes."""
+@st.composite
+def _fitting_tensors(draw: st.DrawFn) -> v1.Tensor:
+    """Tensors whose bytes fit their shape, so that they get past the first check."""
+    right, wrong = [[1, 6, 8, 1], [2, 6, 8]], [[1, 8, 6, 1], [0, 6, 8, 1], [6, 8], []]
+    shape = draw(st.sampled_from([*right, *right, *wrong]))
+    dtype = draw(st.sampled_from([v1.DATA_TYPE_UINT8, v1.DATA_TYPE_FLOAT32]))
+    count = 1 if dtype == v1.DATA_TYPE_UINT8 else 4
+    for size in shape:
+        count *= size
+    return v1.Tensor(shape=shape, dtype=dtype, data=draw(st.binary(min_size=count, max_size=count)))
+
+
+_images = st.one_of(
+    st.builds(v1.Images),
+    st.builds(v1.Images, tensor=_fitting_tensors()),
+    st.builds(v1.Images, tensor=_fitting_tensors()),
+    st.builds(v1.Images, tensor=_fitting_tensors()),
+    st.builds(
+        v1.Images,
+        tensor=st.builds(
+            v1.Tensor,
+            shape=st.lists(_sizes, max_size=6),
+            dtype=_enum,
+            data=st.sampled_from([b"", bytes(48), bytes(192)]),
+        ),
+    ),
+    st.builds(
+        v1.Images,
+        pictures=st.builds(
+            v1.EncodedPictures,
+            pictures=st.lists(
+                st.builds(
+                    v1.EncodedPicture, data=st.binary(max_size=100), name=st.text(max_size=9)
+                ),
+                max_size=3,
+            ),
+        ),
+    ),
+)
+_layers = st.builds(
+    v1.LayerSelection,
+    name=st.one_of(
+        st.sampled_from(["conv2d", "dense"]), st.sampled_from(["relu", ""]), st.text(max_size=9)
+    ),
+    channels=st.lists(_uint32, max_size=4),
+)
+_classifier = st.one_of(
+    st.builds(
+        v1.ClassifyRequest,
+        model=_selectors,
+        images=_images,
+        top_k=_uint32,
+        return_inputs=st.booleans(),
+    ),
+    st.builds(
+        v1.ActivationsRequest,
+        model=_selectors,
+        images=_images,
+        layers=st.lists(_layers, max_size=4),
+        format=_enum,
+        cell=_uint32,
+        return_inputs=st.booleans(),
+    ),
+    st.builds(v1.DescribeModelRequest, model=_selectors),
+)
+
+_METHODS = {
+    pb.ModelInferRequest: "/inference.GRPCInferenceService/ModelInfer",
+    pb.ModelReadyRequest: "/inference.GRPCInferenceService/ModelReady",
+    pb.ModelMetadataRequest: "/inference.GRPCInferenceService/ModelMetadata",
+    pb.ModelConfigRequest: "/inference.GRPCInferenceService/ModelConfig",
+    pb.ModelStatisticsRequest: "/inference.GRPCInferenceService/ModelStatistics",
+    v1.ClassifyRequest: "/pyconv.v1.Classifier/Classify",
+    v1.ActivationsRequest: "/pyconv.v1.Classifier/Activations",
+    v1.DescribeModelRequest: "/pyconv.v1.Classifier/DescribeModel",
+}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "requests"),
+    [("Open Inference", st.one_of(_infer, _infer, _infer, _of_models)), ("pyconv.v1", _classifier)],
+)
+def test_malformed_messages(server: Running, protocol: str, requests: Any) -> None:
+    """Messages that are whole and make no sense, that are cut off, and random bytes."""
     options = [("grpc.use_local_subchannel_pool", 1)]
-    tried = 0
+    outcomes: Counter[str] = Counter()
     with grpc.insecure_channel(server.address, options) as channel:
-        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        calls = {kind: channel.unary_unary(method) for kind, method in _METHODS.items()}
 
         @settings(
-            max_examples=250 * TIMES,
+            max_examples=_FEW * TIMES,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         )
-        @given(_requests, st.binary(max_size=200), st.integers(0, 9))
-        def send(request: pb.ModelInferRequest, junk: bytes, kind: int) -> None:
-            nonlocal tried
-            tried += 1
+        @given(requests, st.binary(max_size=200), st.integers(0, 9))
+        def send(request: Any, junk: bytes, kind: int) -> None:
             data = request.SerializeToString()
             if kind == 8:
                 data = data[: len(junk)] + junk
             if kind == 9:
                 data = junk
-            call = infer.future(data, timeout=_PATIENCE)
+            call = calls[type(request)].future(data, timeout=_PATIENCE)
             assert call.code() in _REFUSALS, (call.code(), call.details(), request)
+            assert call.code() is grpc.StatusCode.OK or call.details()
+            outcomes[call.code().name] += 1
 
         seen = endure(server, "", 1, lambda number: None if number else send())
-    assert tried >= 250
-    write_row("malformed requests, drawn by hypothesis", tried, seen)
+    assert outcomes.total() >= _FEW
+    assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= set(outcomes)  # some got far, some did not
+    write_row(f"malformed messages of {protocol}, drawn by hypothesis", outcomes.total(), seen)
+
+
+_json = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_pixels = st.just([0.5] * 48)
+_json_parameters = st.dictionaries(
+    st.one_of(_known_parameters, st.sampled_from(["binary_data_size", "binary_data_output"])),
+    st.one_of(st.booleans(), st.integers(-300, 300), st.floats(), _texts, _json),
+    max_size=2,
+)
+_json_requests = st.fixed_dictionaries(
+    {
+        "inputs": st.one_of(
+            st.lists(
+                st.fixed_dictionaries(
+                    {"name": st.one_of(st.just("pixels"), _names)},
+                    optional={
+                        "shape": st.one_of(_shapes, _json),
+                        "datatype": st.one_of(_datatypes, _json),
+                        "data": st.one_of(_pixels, _pixels, _json),
+                        "parameters": _json_parameters,
+                    },
+                ),
+                min_size=1,
+                max_size=2,
+            ),
+            _json,
+        )
+    },
+    optional={
+        "id": st.text(max_size=5),
+        "parameters": _json_parameters,
+        "outputs": st.lists(
+            st.fixed_dictionaries({"name": _names}, optional={"parameters": _json_parameters}),
+            max_size=3,
+        ),
+    },
+)
+_SOUND = {
+    "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 6, 8, 1], "data": [0.5] * 48}]
+}
+_paths = st.one_of(
+    st.just("/v2/models/small/infer"),
+    st.just("/v2/models/small/infer"),
+    st.sampled_from(["/v2/models/plain/infer", "/v2/models/small/versions/1/infer", "/v2/infer"]),
+    _names.map(lambda name: f"/v2/models/{quote(name, safe='')}/infer"),
+)
+
+
+def test_malformed_requests_over_http(server: Running) -> None:
+    """JSON that makes no sense, that is cut off, random bytes, and lengths that are not so."""
+    connection = http.client.HTTPConnection(server.http, timeout=_PATIENCE)
+    outcomes: Counter[int] = Counter()
+
+    @settings(
+        max_examples=_FEW * TIMES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        st.one_of(st.just(_SOUND), _json_requests, _json_requests, _json_requests, _json),
+        _paths,
+        st.binary(max_size=200),
+        st.integers(0, 9),
+        st.integers(-5, 300),
+    )
+    def send(request: Any, path: str, junk: bytes, kind: int, length: int) -> None:
+        headers = {"Content-Type": "application/json"}
+        data = json.dumps(request).encode()
+        if kind == 7:
+            headers["Inference-Header-Content-Length"] = str(length)
+        if kind == 8:
+            data = data[: len(junk)] + junk
+        if kind == 9:
+            data = junk
+        connection.request("POST", path, data, headers)
+        answer = connection.getresponse()
+        told = answer.read()
+        assert answer.status in _HTTP_REFUSALS, (answer.status, told, request)
+        assert answer.status == 200 or json.loads(told)["error"]
+        outcomes[answer.status] += 1
+
+    with contextlib.closing(connection):
+        seen = endure(server, "", 1, lambda number: None if number else send())
+    assert outcomes.total() >= _FEW
+    assert {200, 400, 404} <= set(outcomes)
+    write_row("malformed requests over HTTP, drawn by hypothesis", outcomes.total(), seen)
 
 
 # -- Clients that do not behave --------------------------------------------------------------------
@@ -799,3 +1008,105 @@ def test_certificates_that_are_wrong(
             time.sleep(0.1)
         assert server.open_files() <= files + 3
     write_row("clients' certificates expired or of strangers", refused, Seen(right=answered))
+
+
+# -- A long while ----------------------------------------------------------------------------------
+
+
+def _everything_that_is_asked(server: Running) -> Iterator[Callable[[], object]]:
+    """Calls of every kind, right and wrong, each with inputs of its own, without end."""
+    chance = random.Random(3)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channel = grpc.insecure_channel(server.address, options)
+    stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+    classifier = classifier_pb2_grpc.ClassifierStub(channel)
+    outputs = ["scores", "conv2d", "flatten", "dense", "nchw", "conv", "relu", "nhwc"]
+
+    def infer(facts: dict[str, str | bool]) -> Callable[[], object]:
+        request = pb.ModelInferRequest()
+        request.CopyFrom(chance.choice(server.cases).request)
+        for name in chance.sample(outputs, chance.randint(0, 4)):
+            request.outputs.add(name=name)
+        for name, value in facts.items():
+            if isinstance(value, str):
+                request.parameters[name].string_param = value
+            else:
+                request.parameters[name].bool_param = value
+        return lambda: stub.ModelInfer(request, timeout=_PATIENCE)
+
+    def classify() -> object:
+        pixels = np.frombuffer(chance.randbytes(2 * 48), np.uint8).reshape(2, 6, 8, 1)
+        images = v1.Images(tensor=tensor_to_wire(pixels))
+        layers = [v1.LayerSelection(name="conv2d", channels=[chance.randint(0, 3)])]
+        small = v1.ModelSelector(name="small")
+        classifier.Activations(
+            v1.ActivationsRequest(model=small, images=images, layers=layers, format=2)
+        )
+        return classifier.Classify(
+            v1.ClassifyRequest(model=small, images=images), timeout=_PATIENCE
+        )
+
+    def stream() -> object:
+        requests = iter([chance.choice(server.cases).request for _ in range(20)])
+        return list(stub.ModelStreamInfer(requests, timeout=_PATIENCE))
+
+    def nonsense() -> object:
+        name = f"model-{chance.random()}"
+        with contextlib.suppress(grpc.RpcError):
+            stub.ModelInfer(pb.ModelInferRequest(model_name=name), timeout=_PATIENCE)
+        _throw(server.host, server.port, chance.randbytes(100))
+        return None
+
+    def read(path: str) -> object:
+        with urllib.request.urlopen(f"http://{server.http}{path}", timeout=_PATIENCE) as answer:
+            return answer.read()
+
+    while True:
+        silenced = sorted(chance.sample(range(4), chance.randint(0, 3)))
+        yield infer({})
+        yield infer({"engine": "both"})
+        yield infer({"profile": True})
+        yield infer({"silence": json.dumps({"conv2d": silenced})})
+        yield classify
+        yield stream
+        yield nonsense
+        yield lambda: infer_by_http(server.http, chance.choice(server.cases))
+        yield lambda: read("/v2/models/small/layers")
+        yield lambda: read("/metrics")
+
+
+@pytest.mark.slow
+def test_memory_over_a_while(small_classifier: Path, cases: list[Case]) -> None:
+    """Requests of every kind without pause: memory and open files stay what they were."""
+    seconds = float(os.environ.get("PYCONV_FAULTS_MINUTES", "0.1")) * 60
+    watching = ["--shadow", "0.1", "--observe", "conv2d", "--log-requests"]
+    with serving(small_classifier, cases, "--engine", "both", *watching) as server:
+        calls = _everything_that_is_asked(server)
+
+        def ask(duration: float) -> int:
+            """Returns how many calls there were."""
+            until = time.monotonic() + duration
+            for count, call in enumerate(calls, start=1):
+                call()
+                time.sleep(0.005)
+                if time.monotonic() > until:
+                    return count
+            raise AssertionError("calls come without end")
+
+        with Witnesses(server) as witnesses:
+            ask(max(seconds / 12, 3))  # what is made once is no leak
+            files, start = server.open_files(), server.memory_bytes()
+            count = ask(seconds / 2)
+            middle = server.memory_bytes()
+            count += ask(seconds / 2)
+            end = server.memory_bytes()
+        seen = witnesses.seen
+        assert seen.wrong == 0
+        assert not seen.refused
+        assert server.open_files() <= files + 3
+        assert end - middle < max(_GROWTH_BYTES / 6, (middle - start) / 2)
+        assert end - start < _GROWTH_BYTES
+        told = " MB, ".join(f"{at / 1e6:.1f}" for at in (start, middle, end))
+        write_row(
+            f"{seconds / 60:g} minutes of all that can be asked; memory {told} MB", count, seen
+        )
