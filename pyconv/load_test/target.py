@@ -171,7 +171,13 @@ def _check_images(images: int) -> None:
 def _only_model(stub: Any, timeout: float) -> str:
     from pyconv.v2 import open_inference_pb2 as pb
 
-    index = stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=timeout)
+    try:
+        index = stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=timeout)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        # An extension of the protocol, which KServe's own servers do without.
+        raise InputError("model: say which one; this server does not list its models") from None
     names = sorted({entry.name for entry in index.models})
     if len(names) != 1:
         raise InputError(f"model: say which one; this server has {', '.join(names) or 'none'}")

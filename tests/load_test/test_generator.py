@@ -16,6 +16,8 @@ import pytest
 from pyconv.credentials import Credentials
 from pyconv.errors import InputError, ServerError
 from pyconv.load_test import Load, Measured, Target, generate
+from pyconv.load_test.target import open_inference
+from pyconv.v2 import open_inference_pb2_grpc
 
 _Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 
@@ -232,3 +234,17 @@ class _Proxy:
 def test_load_that_makes_no_sense(values: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Load(**values)  # type: ignore[arg-type]
+
+
+def test_server_that_does_not_list_its_models() -> None:
+    """As KServe's own: the list is an extension of the protocol."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    servicer = open_inference_pb2_grpc.GRPCInferenceServiceServicer()
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(InputError, match="say which one; this server does not list its models"):
+            open_inference(f"127.0.0.1:{port}", Credentials())
+    finally:
+        server.stop(None)
