@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,9 +10,31 @@ import grpc
 
 from pyconv.credentials import Credentials, read
 
+MOST_RETRIES = 4
+"""gRPC makes five attempts at most."""
+
+
+def retry_policy(retries: int) -> str:
+    """gRPC's service config by which it sends calls again that ended as their connection did.
+
+    Requests change nothing on the server, so that one may be sent twice. What was streamed is not
+    sent again once an answer has come.
+
+    Args:
+        retries: how often, at most.
+    """
+    policy = {
+        "maxAttempts": retries + 1,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+
 
 def open_channel(
-    address: str, credentials: Credentials, options: Sequence[tuple[str, int]] = ()
+    address: str, credentials: Credentials, options: Sequence[tuple[str, int | str]] = ()
 ) -> grpc.Channel:
     """A channel to `HOST:PORT`, whose every call carries the token.
 

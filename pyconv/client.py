@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from pyconv.channel import open_channel
+from pyconv.channel import MOST_RETRIES, open_channel, retry_policy
 from pyconv.credentials import Credentials
 from pyconv.engines.base import Array, EngineName
 from pyconv.errors import InputError, ModelError, PictureError, PyconvError, ServerError
@@ -158,14 +158,21 @@ class Client:
         timeout: seconds to wait for an answer. A stream has no limit: its pictures may come as
             slowly as they like.
         credentials: TLS and an API token; neither if None.
+        retries: how often a request is sent again, 0 to 4, within the timeout, where its connection
+            broke or none could be made.
 
     Raises:
-        InputError: the address or the timeout makes no sense, or a file of the credentials cannot
-            be read.
+        InputError: the address, the timeout or the retries make no sense, or a file of the
+            credentials cannot be read.
     """
 
     def __init__(
-        self, address: str, *, timeout: float = 30.0, credentials: Credentials | None = None
+        self,
+        address: str,
+        *,
+        timeout: float = 30.0,
+        credentials: Credentials | None = None,
+        retries: int = 0,
     ) -> None:
         if not address.strip():
             raise InputError(
@@ -173,19 +180,20 @@ class Client:
             )
         if not timeout > 0:
             raise InputError(f"timeout: expected more than 0 seconds, got {timeout}")
+        if not 0 <= retries <= MOST_RETRIES:
+            raise InputError(f"retries: expected 0 to {MOST_RETRIES}, got {retries}")
         self.address = address
         self.timeout = timeout
-        self._channel = open_channel(
-            address,
-            credentials or Credentials(),
-            [
-                # The server's limits count, and its errors say what they are.
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_receive_message_length", -1),
-                # A port that was taken over by another server shall not answer for this one.
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
+        options: list[tuple[str, int | str]] = [
+            # The server's limits count, and its errors say what they are.
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            # A port that was taken over by another server shall not answer for this one.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if retries:
+            options.append(("grpc.service_config", retry_policy(retries)))
+        self._channel = open_channel(address, credentials or Credentials(), options)
         self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
 
     def close(self) -> None:

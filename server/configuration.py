@@ -112,8 +112,9 @@ def gather(
     if models is None:
         models = [] if checked.get("model_dir") else bundled.names()
     specs = [ModelSpec.parse(text) for text in models]
-    # Whoever takes any free port for gRPC wants no fixed one for HTTP.
-    checked.setdefault("http_port", 0 if checked.get("port") == 0 else DEFAULT_HTTP_PORT)
+    # Whoever takes any free port for gRPC wants no fixed one for HTTP; on Ray there is none.
+    free = -1 if checked.get("ray") else 0 if checked.get("port") == 0 else DEFAULT_HTTP_PORT
+    checked.setdefault("http_port", free)
     return Configuration(Settings(models=specs, **checked), origins, file)
 
 

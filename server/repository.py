@@ -181,10 +181,10 @@ class Repository:
         await self._take_out(name)
 
     def _refuse_among_several(self) -> None:
-        if self._settings.workers > 1:
+        if self._settings.several:
             raise ModelError(
-                f"{self._settings.workers} processes serve here, and this request reaches one; "
-                "change the files and send SIGHUP, or let the folder be watched: that reaches all"
+                "several processes serve here, and this request reaches one; change the files in "
+                "a folder that is watched (or send SIGHUP to pyconv serve): that reaches all"
             )
 
     async def _take_in(self, name: str) -> None:

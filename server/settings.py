@@ -103,6 +103,12 @@ class Settings:
         log_level: the least that is logged.
         log_requests: whether every request is logged.
         trace: whether spans are sent to OpenTelemetry.
+        ray: whether copies on a Ray cluster serve, in place of this process.
+        ray_address: the cluster; that of RAY_ADDRESS or of this machine if None, or else a new one.
+        min_replicas: the fewest copies.
+        max_replicas: the most; Ray adds and removes copies as requests come.
+        replica_requests: how many requests under way a copy shall have; above, copies are added.
+        replica_cpus: the cores that a copy takes.
 
     Raises:
         InputError: a value that makes no sense.
@@ -141,6 +147,17 @@ class Settings:
     log_level: LogLevel = "warning"
     log_requests: bool = False
     trace: bool = False
+    ray: bool = False
+    ray_address: str | None = None
+    min_replicas: int = 1
+    max_replicas: int = 1
+    replica_requests: int = 16
+    replica_cpus: float = 1.0
+
+    @property
+    def several(self) -> bool:
+        """Whether other processes serve the same models, which a request does not reach."""
+        return self.workers > 1 or (self.ray and self.max_replicas > 1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "observed_layers", tuple(self.observed_layers))
@@ -170,6 +187,8 @@ class Settings:
             "max_outputs",
             "max_streams",
             "max_heat_maps",
+            "min_replicas",
+            "replica_requests",
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -189,3 +208,30 @@ class Settings:
             raise InputError("tls_certificate, tls_key: expected both or neither")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise InputError("tls_client_ca: expected a server's certificate beside it")
+        if not 0 < self.replica_cpus < float("inf"):
+            raise InputError(f"replica_cpus: expected more than 0, got {self.replica_cpus}")
+        if self.max_replicas < self.min_replicas:
+            raise InputError(
+                f"max_replicas: expected at least min_replicas ({self.min_replicas}), got "
+                f"{self.max_replicas}"
+            )
+        if self.ray:
+            self._check_ray()
+
+    def _check_ray(self) -> None:
+        """Refuse what Ray's proxies do not do."""
+        refused = {
+            "workers": self.workers > 1,
+            "http_port": self.http_port >= 0,
+            "tls_certificate": self.tls_certificate is not None,
+            "log_requests": self.log_requests,
+            "trace": self.trace,
+        }
+        for name, given in refused.items():
+            if given:
+                raise InputError(f"{name}: not with ray, whose proxies cannot do it")
+        if self.host not in ("0.0.0.0", "::"):
+            raise InputError(
+                f"host: Ray's proxies listen on every address of every node, not on {self.host}; "
+                "agree with --host 0.0.0.0"
+            )

@@ -3,8 +3,10 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from pyconv.errors import InputError, ModelError, PictureError, ServerError
 from pyconv.server.background import BackgroundServer
 from pyconv.server.models import ServedModel
 from pyconv.server.settings import ModelSpec, Settings
+from pyconv.v1 import classifier_pb2, classifier_pb2_grpc
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +279,38 @@ def test_senseless_timeout_is_refused(timeout: float) -> None:
 def test_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(InputError, match="address: expected HOST:PORT, such as"):
         Client(address)
+
+
+@pytest.mark.parametrize("retries", [-1, 5])
+def test_retries_that_grpc_cannot_do(retries: int) -> None:
+    with pytest.raises(InputError, match=f"retries: expected 0 to 4, got {retries}"):
+        Client("127.0.0.1:1", retries=retries)
+
+
+@pytest.mark.parametrize(("retries", "answered"), [(0, False), (2, True)])
+def test_a_request_whose_connection_broke_is_sent_again(retries: int, answered: bool) -> None:
+    calls = []
+
+    class Restarting(classifier_pb2_grpc.ClassifierServicer):
+        def ListModels(  # noqa: N802
+            self, request: classifier_pb2.ListModelsRequest, context: grpc.ServicerContext
+        ) -> classifier_pb2.ListModelsResponse:
+            calls.append(request)
+            if len(calls) <= 2:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+            return classifier_pb2.ListModelsResponse()
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    classifier_pb2_grpc.add_ClassifierServicer_to_server(Restarting(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}", retries=retries) as client:
+            if answered:
+                assert client.models() == {}
+            else:
+                with pytest.raises(ServerError, match="restarting"):
+                    client.models()
+    finally:
+        server.stop(None)
+    assert len(calls) == 1 + retries

@@ -3,15 +3,24 @@
 Any picture file will do: PNG, JPEG, any size, grey or colour. The server makes of it what the
 model was trained on; --save-input keeps that, to see where it goes wrong. A picture that cannot be
 read is named on standard error, and the others are classified all the same.
+
+With --ray, IMAGE is one folder of picture files, or a Parquet file or a folder of those with a
+column of picture files' bytes. The nodes of a Ray cluster classify them, however many there are,
+and write Parquet files into the folder --out: a row for each picture, with what it shows, or the
+error. What has a row there is not classified again, so a run that was broken off goes on where it
+was, and one over a folder that has grown classifies what is new.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +28,17 @@ from pyconv.cli import connection
 from pyconv.errors import InputError, PyconvError
 
 if TYPE_CHECKING:
+    from pyconv import bulk
     from pyconv.client import Classification
 
-HELP = "say what pictures show, through a server"
+HELP = "say what pictures show, through a server or on a Ray cluster"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="picture files; with --ray, where they are"
+    )
     connection.add_arguments(parser)
     parser.add_argument(
         "--top",
@@ -41,10 +53,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="save each picture as the network saw it, as a PNG file in this folder",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    cluster = parser.add_argument_group("on a Ray cluster (pip install 'pyconv[ray]')")
+    cluster.add_argument(
+        "--ray", action="store_true", help="classify there, and write Parquet files to --out"
+    )
+    cluster.add_argument(
+        "--out", metavar="DIR", help="the folder for the results, which every node sees"
+    )
+    cluster.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="write this layer's activations too, as a column of tensors; may be given several "
+        "times",
+    )
+    cluster.add_argument(
+        "--column",
+        default="image",
+        metavar="NAME",
+        help="the column of the Parquet files that holds the pictures (default: image)",
+    )
+    cluster.add_argument(
+        "--part",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="how many picture files make one file of results (default: 1024); of Parquet files, a "
+        "row group does",
+    )
+    cluster.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="the cluster (default: that of RAY_ADDRESS or of this machine; where there is none, a "
+        "new one on this machine for as long as it takes)",
+    )
     parser.epilog = """examples:
   pyconv classify boot.jpg
   pyconv classify scans/*.png --model digits --top 3 --save-input seen/
   pyconv classify boot.jpg --server 127.0.0.1:50051 --engine onnxruntime
+  pyconv classify --ray photos/ --out results/ --model fashion --layer dense
+  pyconv classify --ray photos.parquet --out results/ --ray-address head:6379
   pyconv classify boot.jpg --json | jq -r '.results[0].predictions[0].label'
 
 exit status: 0 if every picture was classified, 1 if one was not"""
@@ -54,6 +103,13 @@ def run(args: argparse.Namespace) -> int:
     """Classify and print."""
     if args.top < 1:
         raise InputError(f"--top: expected at least 1, got {args.top}")
+    if args.ray:
+        return _run_on_ray(args)
+    if args.out is not None or args.layer:
+        raise InputError(
+            "--out and --layer go with --ray; for activations of a few pictures there "
+            "is pyconv activations"
+        )
     with connection.connect(args) as (client, model):
         # A wrong model or engine is one error, not one a picture.
         description = client.describe(model, engine=args.engine)
@@ -76,6 +132,82 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(answer, PyconvError):
             print(f"pyconv classify: {_error_text(name, answer)}", file=sys.stderr)
     return 1 if any(isinstance(answer, PyconvError) for answer in answers) else 0
+
+
+def _run_on_ray(args: argparse.Namespace) -> int:
+    """Classify on a cluster."""
+    if len(args.images) != 1:
+        raise InputError(
+            f"--ray: expected one folder or Parquet file, got {len(args.images)} paths"
+        )
+    if args.out is None:
+        raise InputError("--ray: expected a folder for the results, --out DIR")
+    if args.part < 1:
+        raise InputError(f"--part: expected at least 1, got {args.part}")
+    if args.server is not None or args.save_input is not None:
+        raise InputError("--server and --save-input do not go with --ray")
+    from pyconv import bulk
+
+    job = bulk.Job(
+        source=args.images[0],
+        out=args.out,
+        model=args.model or "fashion",
+        engine=args.engine or "native",
+        top=args.top,
+        layers=args.layer,
+        column=args.column,
+        part=args.part,
+    )
+    started = time.monotonic()
+    with _progress() as show:
+        tally = bulk.classify(job, address=args.ray_address, progress=show)
+    seconds = time.monotonic() - started
+    if args.json:
+        print(json.dumps({**dataclasses.asdict(tally), "seconds": seconds, "out": args.out}))
+    else:
+        print(
+            f"{tally.pictures:,} pictures in {seconds:.1f} s, {tally.failed:,} that are none; "
+            f"{tally.before:,} had their rows in {args.out} before"
+        )
+    if tally.failed:
+        print(f"pyconv classify: {tally.first}; see the column error", file=sys.stderr)
+    return 1 if tally.failed else 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[bulk.Tally], None]]:
+    """A bar on a terminal, which advances as parts are done."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("parts"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
+        task = bar.add_task("looking for pictures", total=None)
+
+        def show(tally: bulk.Tally) -> None:
+            bar.update(
+                task,
+                description=f"{tally.pictures:,} pictures",
+                completed=tally.done,
+                total=tally.parts,
+            )
+
+        yield show
 
 
 _Results = Sequence[tuple[str, "Classification | PyconvError"]]

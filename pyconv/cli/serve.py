@@ -167,6 +167,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="in what share of the requests, 0 to 1 (default: 0.01)",
     )
+    cluster = parser.add_argument_group("on a Ray cluster (pip install 'pyconv[ray]')")
+    cluster.add_argument(
+        "--ray",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="let copies on a Ray cluster serve, over gRPC: Ray places them on its nodes, replaces "
+        "those that die, and adds some under load. Wants --host 0.0.0.0, where Ray listens",
+    )
+    cluster.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="the cluster (default: that of RAY_ADDRESS or of this machine; where there is none, a "
+        "new one on this machine for as long as the server runs)",
+    )
+    cluster.add_argument(
+        "--min-replicas", type=int, metavar="N", help="the fewest copies (default: 1)"
+    )
+    cluster.add_argument(
+        "--max-replicas", type=int, metavar="N", help="the most copies (default: 1)"
+    )
+    cluster.add_argument(
+        "--replica-requests",
+        type=int,
+        metavar="N",
+        help="requests under way that a copy shall have; above, Ray adds copies (default: 16)",
+    )
+    cluster.add_argument(
+        "--replica-cpus", type=float, metavar="N", help="cores that a copy takes (default: 1)"
+    )
     limits = parser.add_argument_group("limits of a request")
     limits.add_argument(
         "--max-message",
@@ -271,6 +300,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv serve --model-dir models --engine both
   pyconv serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem --token-file tokens
   pyconv serve --config serve.toml --print-config
+  pyconv serve --ray --host 0.0.0.0 --min-replicas 2 --max-replicas 8
   PYCONV_SERVE_MODELS=fashion,digits PYCONV_SERVE_PORT=9000 pyconv serve
   grpcurl -plaintext 127.0.0.1:50051 pyconv.v1.Classifier/ListModels
 
@@ -313,7 +343,11 @@ def run(args: argparse.Namespace) -> int:
                 flush=True,
             )
 
-    if settings.workers > 1:
+    if settings.ray:
+        from pyconv.server import ray
+
+        ray.serve(settings, tell)
+    elif settings.workers > 1:
         supervise(settings, tell)
     else:
         asyncio.run(serve(settings, tell))

@@ -59,6 +59,11 @@ def test_spec_without_a_part_is_refused(text: str) -> None:
         ({"grace_seconds": -1}, "grace_seconds: expected 0 or more"),
         ({"grace_seconds": float("nan")}, "grace_seconds: expected 0 or more"),
         ({"grace_seconds": float("inf")}, "grace_seconds: expected 0 or more"),
+        ({"replica_cpus": 0}, "replica_cpus: expected more than 0"),
+        ({"min_replicas": 3, "max_replicas": 2}, r"max_replicas: expected at least min_replicas"),
+        ({"ray": True}, "host: Ray's proxies listen on every address"),
+        ({"ray": True, "host": "0.0.0.0", "workers": 2}, "workers: not with ray"),
+        ({"ray": True, "host": "0.0.0.0", "http_port": 80}, "http_port: not with ray"),
     ],
 )
 def test_senseless_settings_are_refused(values: dict[str, object], message: str) -> None:
