@@ -13,6 +13,10 @@ double partial_sums(std::int64_t count, F&& f) {
   constexpr std::int64_t kParts = 16;
   constexpr std::int64_t kBlock = 64 * kParts;
   double total = 0.0;
+  if (count < kParts) {
+    for (std::int64_t i = 0; i < count; ++i) total += static_cast<double>(f(i));
+    return total;
+  }
   for (std::int64_t begin = 0; begin < count; begin += kBlock) {
     const std::int64_t end = std::min(begin + kBlock, count);
     float parts[kParts] = {};
@@ -20,8 +24,14 @@ double partial_sums(std::int64_t count, F&& f) {
     for (; i + kParts <= end; i += kParts) {
       for (std::int64_t p = 0; p < kParts; ++p) parts[p] += f(i + p);
     }
-    for (; i < end; ++i) parts[i % kParts] += f(i);
-    for (const float part : parts) total += static_cast<double>(part);
+    for (; i < end; ++i) total += static_cast<double>(f(i));
+    // By halves: additions in a row would wait for each other longer than all that came before.
+    double sums[kParts];
+    for (std::int64_t p = 0; p < kParts; ++p) sums[p] = static_cast<double>(parts[p]);
+    for (std::int64_t half = kParts / 2; half > 0; half /= 2) {
+      for (std::int64_t p = 0; p < half; ++p) sums[p] += sums[p + half];
+    }
+    total += sums[0];
   }
   return total;
 }

@@ -101,13 +101,6 @@ class AdjacentSum final : public Operator {
     output_shape_ = output;
   }
 
-  static bool fits(const Attributes& attributes, const Shape& x, const std::vector<int>& axes) {
-    const std::string function = attributes.text("function", "mean");
-    if ((function != "mean" && function != "sum") || axes.empty()) return false;
-    const bool adjacent = axes.back() - axes.front() + 1 == static_cast<int>(axes.size());
-    return adjacent && x.count(axes.front(), x.rank()) > 0;
-  }
-
   std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
     return output.shape.count() / inner_;
   }
@@ -152,6 +145,86 @@ class AdjacentSum final : public Operator {
   std::int64_t flops_;
 };
 
+// Which of two numbers a maximum or a minimum keeps; a NaN, once there is one.
+template <bool kMax>
+float kept_of(float best, float x) {
+  const bool beats = kMax ? x > best : x < best;
+  return (beats | (x != x)) ? x : best;
+}
+
+// Maxima and minima over axes that lie side by side: x is (outer, count, inner), y (outer, inner).
+class AdjacentExtreme final : public Operator {
+ public:
+  AdjacentExtreme(const Attributes& attributes, const Shape& x, const Shape& output, int first, int last)
+      : max_(attributes.text("function", "mean") == "max"),
+        count_(x.count(first, last + 1)),
+        inner_(x.count(last + 1, x.rank())),
+        flops_(x.count_per_image()) {
+    output_shape_ = output;
+  }
+
+  std::int64_t units(std::span<const ConstTensor>, const Tensor& output) const override {
+    return output.shape.count() / inner_;
+  }
+
+  void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
+           float*) const override {
+    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
+      const float* x = inputs[0].data + unit * count_ * inner_;
+      float* y = output.data + unit * inner_;
+      max_ ? reduce<true>(x, y) : reduce<false>(x, y);
+    }
+  }
+
+  std::string algorithm() const override { return max_ ? "max" : "min"; }
+  std::int64_t flops() const override { return flops_; }
+
+ private:
+  template <bool kMax>
+  void reduce(const float* x, float* y) const {
+    if (inner_ == 1) {
+      *y = along<kMax>(x);
+      return;
+    }
+    std::copy_n(x, inner_, y);
+    for (std::int64_t row = 1; row < count_; ++row) {
+      for (std::int64_t i = 0; i < inner_; ++i) y[i] = kept_of<kMax>(y[i], x[row * inner_ + i]);
+    }
+  }
+
+  template <bool kMax>
+  float along(const float* x) const {
+    int any_nan = 0;
+    for (std::int64_t i = 0; i < count_; ++i) any_nan |= static_cast<int>(x[i] != x[i]);
+    if (any_nan != 0) return std::numeric_limits<float>::quiet_NaN();
+    constexpr std::int64_t kParts = 8;
+    const auto further = [](float best, float value) {
+      return (kMax ? value > best : value < best) ? value : best;
+    };
+    float parts[kParts];
+    std::fill_n(parts, kParts, x[0]);
+    std::int64_t i = 0;
+    for (; i + kParts <= count_; i += kParts) {
+      for (std::int64_t p = 0; p < kParts; ++p) parts[p] = further(parts[p], x[i + p]);
+    }
+    float best = parts[0];
+    for (std::int64_t p = 1; p < kParts; ++p) best = further(best, parts[p]);
+    for (; i < count_; ++i) best = further(best, x[i]);
+    return best;
+  }
+
+  bool max_;
+  std::int64_t count_;
+  std::int64_t inner_;
+  std::int64_t flops_;
+};
+
+// Whether axes lie side by side, and there are elements to reduce.
+bool are_adjacent(const Shape& x, const std::vector<int>& axes) {
+  return !axes.empty() && axes.back() - axes.front() + 1 == static_cast<int>(axes.size()) &&
+         x.count(axes.front(), x.rank()) > 0;
+}
+
 }  // namespace
 
 std::unique_ptr<Operator> make_reduce(const Attributes& attributes, std::span<const Shape> inputs,
@@ -159,8 +232,13 @@ std::unique_ptr<Operator> make_reduce(const Attributes& attributes, std::span<co
   const Shape& x = inputs[0];
   auto general = std::make_unique<Reduce>(attributes, x);
   const auto axes = parse_axes(attributes, x);
-  if (!AdjacentSum::fits(attributes, x, axes)) return general;
-  return std::make_unique<AdjacentSum>(attributes, x, general->output_shape(), axes.front(), axes.back());
+  if (!are_adjacent(x, axes)) return general;
+  const Shape& output = general->output_shape();
+  const std::string function = attributes.text("function", "mean");
+  if (function == "mean" || function == "sum") {
+    return std::make_unique<AdjacentSum>(attributes, x, output, axes.front(), axes.back());
+  }
+  return std::make_unique<AdjacentExtreme>(attributes, x, output, axes.front(), axes.back());
 }
 
 }  // namespace pyconv

@@ -138,6 +138,20 @@ def test_reduce(
     check("reduce", [uniform(3, 5, 2, 19)], attributes, isa=isa, tolerance=3e-5, relative=1e-6)
 
 
+@pytest.mark.parametrize("function", ["max", "min"])
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 40])
+@pytest.mark.parametrize("axes", [[1], [2], [1, 2]], ids=str)
+def test_extremes_of_nan_and_infinity(function: str, size: int, axes: list[int]) -> None:
+    """A NaN wins wherever it stands, an infinity as any number does."""
+    x = np.random.default_rng(size).normal(size=(4, size, size)).astype(np.float32)
+    x[0] = -np.inf
+    x[1] = np.inf
+    x[2, size // 2, size - 1] = np.nan
+    x[3, size - 1, 0] = -np.nan
+    y = _core.run_operator("reduce", [x], {"function": function, "axes": axes, "keepdims": 0})
+    np.testing.assert_array_equal(y, getattr(np, function)(x, axis=tuple(axes)))
+
+
 @pytest.mark.parametrize("axes", [[1], [2], [1, 2], [0, 1, 2]], ids=str)
 def test_reduce_of_many(axes: list[int], isa: str, uniform: Draw, check: Check) -> None:
     """Long sums lose nothing: a float32 alone would be off by far more."""
