@@ -1,23 +1,27 @@
 """Keras' own networks, from `keras.applications` to both engines: do they export, load and agree?
 
-    python tools/keras_networks.py                        # all, as large as they were designed
-    python tools/keras_networks.py MobileNetV2 --size 96  # one of them, on smaller pictures
-    python tools/keras_networks.py --write                # all, and the table into a page of docs
+    python tools/keras_networks.py check    # export and compare: all, as large as designed
+    python tools/keras_networks.py time     # both engines on the files that `check` left
+    python tools/keras_networks.py table    # what both found; with --write, into a page of docs
+
+    python tools/keras_networks.py check MobileNetV2 --size 96  # one of them, on smaller pictures
 
 No weights are downloaded. They are random, of one seed, and calibrated layer by layer, so that
 activations keep a healthy spread through the whole network: a fault anywhere then shows in what
 comes after it. Every network goes through `pyconv.training.export`, which compares the engines with
 Keras at every layer; then every tensor of the file is compared between the engines, and so are the
-logits by the program that computes nothing else, in which most is fused; then both are timed at
-batch 1. Needs the extra `train`, and half an hour on two cores for all of them.
+logits by the program that computes nothing else, in which most is fused. `time` takes one image.
+They are two commands because the times want a machine with nothing else to do, and the rest needs
+the extra `train` and half an hour on two cores for all of them. Files and findings are kept in
+`build/keras-networks`, a JSON a network.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,14 +112,16 @@ def _set_weights(layer: keras.Layer, x: Any, random: np.random.Generator) -> Non
         layer.finalize_state()
         return
     kernels = [weight for weight in layer.weights if weight.name.endswith("kernel")]
+    # A random network of fifty layers is chaotic: each ReLU that cuts off half of what comes makes
+    # differences grow, those of rounding too. So less is cut off, and residual branches add less
+    # than they are added to. Where a normalisation has no factor, the offset is as much larger.
+    plain = isinstance(layer, layers.BatchNormalization) and not layer.scale
+    offset = 0.75 if plain else 0.3
     for weight in layer.weights:
-        # A random network of fifty layers is chaotic: each ReLU that cuts off half of what comes
-        # makes differences grow, those of rounding too. So less is cut off, and residual branches
-        # add less than they are added to.
         if weight.name == "gamma":
             weight.assign(random.uniform(0.2, 0.6, weight.shape))
         elif weight.name in ("beta", "bias"):
-            weight.assign(random.normal(0.3, 0.1, weight.shape))
+            weight.assign(random.normal(offset, offset / 3, weight.shape))
     if not kernels:
         return
     for kernel in kernels:
@@ -234,11 +240,21 @@ def _relative(difference: Difference) -> float:
 
 # --- the table --------------------------------------------------------------------------------
 
-_BEGIN, _END = "<!-- tools/keras_networks.py -->", "<!-- end -->"
-_HEADER = (
-    "| network | pixels | nodes | from Keras, any layer | from onnxruntime, any tensor | logits "
-    "| 1 thread, ms | 2 threads, ms | MB |\n|---|---|---|---|---|---|---|---|---|\n"
+FOLDER = Path(__file__).parent.parent / "build" / "keras-networks"
+"""Where the files and what was found out about them are kept."""
+
+COLUMNS = (
+    "network",
+    "pixels",
+    "nodes",
+    "from Keras, any layer",
+    "from onnxruntime, any tensor",
+    "logits",
+    "1 thread, ms",
+    "2 threads, ms",
+    "MB",
 )
+_BEGIN, _END = "<!-- tools/keras_networks.py -->", "<!-- end -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +275,7 @@ def examine(name: str, size: int, folder: Path) -> Network:
     Raises:
         PyconvError: it does not export or load, or a layer is off.
     """
-    path = folder / f"{name}-{size}.onnx"
+    path = folder / f"{name}.onnx"
     exported = export(build(name, size), path, images={})
     if exported.verification.warnings:
         raise PyconvError("; ".join(exported.verification.warnings))
@@ -277,65 +293,123 @@ def examine(name: str, size: int, folder: Path) -> Network:
     )
 
 
-def row(network: Network, cells: Sequence[Cell]) -> str:
-    """A line of the table; times and memory are native's, then onnxruntime's."""
+def agreement_columns(network: Network) -> dict[str, str]:
+    """What `check` knows of a line of the table, by `COLUMNS`."""
     engines = network.engines
-    by_threads = {cell.subject.threads: cell for cell in cells}
-    times = [
-        f"{cell.timings['native'].seconds.median * 1e3:.1f}, "
-        f"{cell.timings['onnxruntime'].seconds.median * 1e3:.1f}: "
-        f"{cell.ratios['onnxruntime'].median:.2f}×"
-        for cell in (by_threads[1], by_threads[2])
-    ]
-    memory = by_threads[1].memory_bytes
-    texts = [
+    texts = (
         network.name,
         f"{network.size}²",
         str(network.nodes),
         f"{network.from_keras.relative:.1e} `{network.from_keras.tensor}`",
         f"{engines.worst.relative:.1e} `{engines.worst.tensor}` of {engines.tensors}",
         f"{engines.logits.relative:.1e}",
-        *times,
-        f"{memory['native'] / 1e6:.1f}, {memory['onnxruntime'] / 1e6:.1f}" if memory else "",
-    ]
-    return f"| {' | '.join(texts)} |\n"
+    )
+    return dict(zip(COLUMNS, texts, strict=False))
+
+
+def time_columns(cell: Cell) -> dict[str, str]:
+    """What a cell of the benchmark knows of a line: native's figures, then onnxruntime's."""
+    native, other = (cell.timings[name].seconds.median * 1e3 for name in ("native", "onnxruntime"))
+    ratio = f"{cell.ratios['onnxruntime'].median:.2f}×"
+    threads = cell.subject.threads
+    columns = {
+        f"{threads} thread{'s' if threads > 1 else ''}, ms": f"{native:.1f}, {other:.1f}: {ratio}"
+    }
+    if threads == 1:
+        memory = [cell.memory_bytes[name] / 1e6 for name in ("native", "onnxruntime")]
+        columns["MB"] = f"{memory[0]:.1f}, {memory[1]:.1f}"
+    return columns
+
+
+def table(networks: Sequence[str], folder: Path) -> str:
+    """The table of what is known about networks so far; a dash where nothing is."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for name in networks:
+        known = _known(name, folder)
+        lines.append(f"| {' | '.join(known.get(column, '-') for column in COLUMNS)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _known(name: str, folder: Path) -> dict[str, str]:
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else {"network": name}
+
+
+def _learn(name: str, folder: Path, columns: dict[str, str]) -> None:
+    text = json.dumps(_known(name, folder) | columns, indent=1, ensure_ascii=False)
+    (folder / f"{name}.json").write_text(text + "\n", "utf-8")
+    print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in columns.items()), flush=True)
+
+
+def _check(name: str, size: int | None, folder: Path) -> None:
+    (folder / f"{name}.json").unlink(missing_ok=True)  # times of another file
+    _learn(name, folder, agreement_columns(examine(name, size or SIZES[name], folder)))
+
+
+def _time(name: str, threads: Sequence[int], seconds: float, folder: Path) -> None:
+    report = measure(
+        [folder / f"{name}.onnx"], [1], threads, Budget(seconds, 10), memory=1 in threads
+    )
+    for refusal in report.refusals:
+        raise PyconvError(refusal.reason)
+    for cell in report.cells:
+        _learn(name, folder, time_columns(cell))
+
+
+def _write(text: str) -> None:
+    page, count = re.subn(
+        f"{_BEGIN}.*?{_END}",
+        lambda _: f"{_BEGIN}\n{text}{_END}",
+        PAGE.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    if count != 1:
+        sys.exit(f"{PAGE} has no place for the table: {_BEGIN} … {_END}")
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Keras' own networks on both engines.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="build, export and compare them")
+    check.add_argument("--size", type=int, help="pixels of a side (what each was designed for)")
+    time = commands.add_parser("time", help="time the engines on the files that `check` left")
+    time.add_argument("--seconds", type=float, default=2.0, help="for each number of threads (2)")
+    time.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="a call may use (1 2)")
+    write = commands.add_parser("table", help="print what is known")
+    write.add_argument("--write", action="store_true", help=f"into {PAGE.name}")
+    for command in (check, time, write):
+        command.add_argument("networks", nargs="*", metavar="NAME", help=f"of {', '.join(SIZES)}")
+        command.add_argument("--folder", type=Path, default=FOLDER, help=f"of the files ({FOLDER})")
+    return parser
 
 
 def main() -> None:
-    """Examine networks, print the table."""
-    parser = argparse.ArgumentParser(description="Keras' own networks on both engines.")
-    parser.add_argument("networks", nargs="*", metavar="NAME", help=f"of {', '.join(SIZES)}; all")
-    parser.add_argument("--size", type=int, help="pixels of a side (what each was designed for)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="to time each for (2)")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    """Examine or time networks, or print what was found."""
+    parser = _parser()
     arguments = parser.parse_args()
     unknown = set(arguments.networks) - set(SIZES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; expected {', '.join(SIZES)}")
-    table, failed = _HEADER, False
-    with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.networks or SIZES:
-            try:
-                network = examine(name, arguments.size or SIZES[name], Path(folder))
-            except PyconvError as error:
-                print(f"{name}: {error}", file=sys.stderr, flush=True)
-                failed = True
-                continue
-            budget = Budget(arguments.seconds, 10)
-            cells = measure([network.path], [1], [1, 2], budget, memory=True).cells
-            line = row(network, cells)
-            print(line, end="", flush=True)
-            table += line
-            network.path.unlink()
-    if failed:
-        sys.exit("the table was not written")
-    if arguments.write:
-        page = PAGE.read_text(encoding="utf-8")
-        text = f"{_BEGIN}\n{table}{_END}"
-        page, count = re.subn(f"{_BEGIN}.*?{_END}", lambda _: text, page, flags=re.DOTALL)
-        if count != 1:
-            sys.exit(f"{PAGE} has no place for the table: {_BEGIN} … {_END}")
-        PAGE.write_text(page, encoding="utf-8")
+    names, folder = arguments.networks or list(SIZES), arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if arguments.command == "table":
+        text = table(names, folder)
+        print(text, end="")
+        if arguments.write:
+            _write(text)
+        return
+    failed = False
+    for name in names:
+        try:
+            if arguments.command == "check":
+                _check(name, arguments.size, folder)
+            else:
+                _time(name, arguments.threads, arguments.seconds, folder)
+        except PyconvError as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            failed = True
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

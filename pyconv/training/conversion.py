@@ -6,6 +6,7 @@ tf2onnx does the work; the mends around it are explained in docs/decisions/0008-
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,7 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
             _constant_statistics(model),
             _one_walk_for_all_outputs(),
             _copies_before_optimizers(copying),
+            _little_memory(),
             _quiet(),
         ):
             proto: onnx.ModelProto = tf2onnx.convert.from_function(
@@ -212,6 +214,35 @@ def _copies_before_optimizers(wanted: bool) -> Iterator[None]:
         yield
     finally:
         constants.ENV_TF2ONNX_CATCH_ERRORS = original
+
+
+@contextlib.contextmanager
+def _little_memory() -> Iterator[None]:
+    """Keep tf2onnx from holding many copies of the weights.
+
+    After each of its optimizers it would write everything into protobuf messages, which nobody
+    reads before the model is made, and a message keeps the room of what is deleted from it. What an
+    optimizer gives up goes in circles, so it waits for the garbage collector; that is quick with
+    all else that there is set aside.
+    """
+    from tf2onnx.optimizer.optimizer_base import GraphOptimizerBase
+
+    original = GraphOptimizerBase.optimize
+
+    def optimize(optimizer: Any, graph: Any, iteration: int) -> Any:
+        optimizer.opt_iteration = iteration
+        graph = optimizer._optimize(graph)
+        graph.delete_unused_nodes(graph.outputs)
+        gc.collect()
+        return graph
+
+    GraphOptimizerBase.optimize = optimize
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        GraphOptimizerBase.optimize = original
 
 
 def _one_minus_erf(context: Any, node: Any, name: str, _: Any) -> Any:

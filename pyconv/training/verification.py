@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """The most by which an array may be off: the largest difference by the largest absolute value."""
+
+_MOST_BYTES = 256 << 20
+"""Of what all layers put out for the images that are compared at once; the engines hold it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Difference:
     def relative(self) -> float:
         """The difference as a share of the scale."""
         return self.largest / self.scale if self.scale else self.largest
+
+    def and_further(self, other: Difference) -> Difference:
+        """The difference over this one's images and another's, of the same array."""
+        largest, scale = max(self.largest, other.largest), max(self.scale, other.scale)
+        return replace(self, largest=largest, scale=scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,35 +114,19 @@ def verify(
         except UnsupportedOperatorError as error:
             lack = str(error).removeprefix(f"{path}: ")
             warnings.append(f"{engine} was not compared with Keras: {lack}")
-    differences: list[Difference] = []
+    found: dict[tuple[str, str, EngineName, str], Difference] = {}
     for name, pixels in images.items():
-        wanted: tuple[list[Array], dict[str, Array]] | None = None
-        for model in models:
-            inputs = model.preprocess(pixels)
-            if wanted is None:
-                tell(f"running Keras on {name} images")
-                wanted = _keras_arrays(keras_model, next(iter(inputs.values())))
-            outputs, layers = wanted
-            tell(f"comparing {model.engine} with it on {name} images")
-            # Layers stand in the order of the network: where several things are off, the first one
-            # is that to look at.
-            activations = model.activations(pixels)
-            for layer in model.metadata.layers:
-                differences.append(
-                    _compare(
-                        layer.name,
-                        "layer",
-                        model,
-                        name,
-                        activations[layer.name],
-                        layers[layer.name],
-                    )
-                )
-            got = model.run(inputs)
-            for output, expected in zip(model.outputs, outputs, strict=True):
-                differences.append(
-                    _compare(output.name, "output", model, name, got[output.name], expected)
-                )
+        # The first image alone; that tells how many of them may be held at once.
+        start, count = 0, 1
+        while start < len(pixels):
+            piece = pixels[start : start + count]
+            compared, held_bytes = _compare_piece(keras_model, models, name, piece, tell)
+            for item in compared:
+                key = (item.name, item.kind, item.engine, item.images)
+                found[key] = item.and_further(found[key]) if key in found else item
+            start += count
+            count = max(1, _MOST_BYTES * len(piece) // max(1, held_bytes))
+    differences = list(found.values())
     wrong = [item for item in differences if not item.relative <= TOLERANCE]
     if wrong:
         first = wrong[0]
@@ -146,6 +138,40 @@ def verify(
             + (f"; and {others} more" if others else "")
         )
     return Verification(tuple(differences), tuple(warnings))
+
+
+def _compare_piece(
+    keras_model: keras.Model,
+    models: Sequence[Model],
+    images: str,
+    pixels: NDArray[np.uint8],
+    tell: Callable[[str], None],
+) -> tuple[list[Difference], int]:
+    """Compare on images that are few enough; returns also how many bytes Keras' arrays take."""
+    differences: list[Difference] = []
+    wanted: tuple[list[Array], dict[str, Array]] | None = None
+    held_bytes = 0
+    for model in models:
+        inputs = model.preprocess(pixels)
+        if wanted is None:
+            tell(f"running Keras on {images} images")
+            wanted = _keras_arrays(keras_model, next(iter(inputs.values())))
+            held_bytes = sum(array.nbytes for array in (*wanted[0], *wanted[1].values()))
+        outputs, layers = wanted
+        tell(f"comparing {model.engine} with it on {images} images")
+        # Layers stand in the order of the network: where several things are off, the first one
+        # is that to look at.
+        activations = model.activations(pixels)
+        differences += [
+            _compare(item.name, "layer", model, images, activations[item.name], layers[item.name])
+            for item in model.metadata.layers
+        ]
+        got = model.run(inputs)
+        differences += [
+            _compare(output.name, "output", model, images, got[output.name], expected)
+            for output, expected in zip(model.outputs, outputs, strict=True)
+        ]
+    return differences, held_bytes
 
 
 def _keras_arrays(model: keras.Model, x: Array) -> tuple[list[Array], dict[str, Array]]:

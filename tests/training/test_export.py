@@ -671,3 +671,32 @@ def test_unknown_layer_class_is_said(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((4, 4, 1)), Strange()]).save(tmp_path / "own.keras")
     with pytest.raises(ModelError, match="it uses Strange, which Keras does not know"):
         export(tmp_path / "own.keras", tmp_path / "m.onnx")
+
+
+def test_images_are_compared_as_many_at_once_as_memory_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyconv.training import verification
+
+    original = verification._keras_arrays
+    batches: list[int] = []
+    spoiled_call = 0
+
+    def keras_arrays(model: keras.Model, x: np.ndarray) -> Any:
+        batches.append(len(x))
+        outputs, layers = original(model, x)
+        if len(batches) == spoiled_call:
+            layers["conv2d"] = layers["conv2d"] + np.abs(layers["conv2d"]).max()
+        return outputs, layers
+
+    monkeypatch.setattr(verification, "_keras_arrays", keras_arrays)
+    for most_bytes, expected in ((1, [1] * 8), (1 << 30, [1, 7])):
+        batches.clear()
+        monkeypatch.setattr(verification, "_MOST_BYTES", most_bytes)
+        exported = export(lesson(), tmp_path / f"{most_bytes}.onnx", images={})
+        assert batches == expected
+        assert len(exported.verification.differences) == 2 * (7 + 1)  # engines; layers and output
+    batches.clear()
+    spoiled_call = 2
+    with pytest.raises(ExportError, match="layer 'conv2d' is off by"):
+        export(lesson(), tmp_path / "spoiled.onnx", images={})

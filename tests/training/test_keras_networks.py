@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyconv.bench.comparison import compare
-from pyconv.bench.measure import Budget
 from pyconv.errors import PyconvError
 
 pytestmark = [
@@ -46,11 +45,16 @@ def test_network_agrees_everywhere(network: Any) -> None:
 
 
 def test_network_has_a_line_in_the_table(network: Any, tool: dict[str, Any]) -> None:
-    report = compare([network.path], [1], [1, 2], Budget(0.01, 1), memory=True)
-    line = tool["row"](network, report.cells)
+    folder = network.path.parent
+    tool["_learn"](network.name, folder, tool["agreement_columns"](network))
+    tool["_time"](network.name, [1, 2], 0.01, folder)
+    header, _, line, unknown = tool["table"]([network.name, "VGG16"], folder).splitlines()
+    cells = dict(zip(header.split(" | "), line.split(" | "), strict=True))
     assert line.startswith(f"| {network.name} | 32² | {network.nodes} |")
-    header = tool["_HEADER"].splitlines()[0]
-    assert line.count("|") == header.count("|")
+    for threads in ("1 thread, ms", "2 threads, ms"):
+        native, other, ratio = re.findall(r"[\d.]+", cells[threads])
+        assert float(native) > 0 and float(other) > 0 and float(ratio) > 0
+    assert unknown == "| VGG16 |" + " - |" * 8
 
 
 def test_network_that_is_off_is_refused(
