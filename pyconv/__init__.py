@@ -101,14 +101,16 @@ _HOMES = {
     ],
 }
 
-__all__ = ["__version__", "data", *sorted(name for names in _HOMES.values() for name in names)]
+_MODULES = ("data", "inspect")
+
+__all__ = ["__version__", *_MODULES, *sorted(name for names in _HOMES.values() for name in names)]
 
 _attribute = attributes(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "data":
-        return import_module("pyconv.data")
+    if name in _MODULES:
+        return import_module(f"pyconv.{name}")
     if name == "__version__":
         from importlib.metadata import version
 

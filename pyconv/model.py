@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -271,11 +272,7 @@ class Model:
         """
         contract = self._contract
         if contract is None:
-            raise InputError(
-                f"{self.path}: this network does not take one batch of images; its inputs are "
-                + ", ".join(f"{i.name} {i.dtype} {shape_text(i.shape)}" for i in self.inputs)
-                + "; use run()"
-            )
+            raise self._takes_no_images()
         images = np.asarray(images)
         height, width, channels = contract.height, contract.width, contract.channels
         grey = images.ndim == 3 and channels == 1
@@ -290,7 +287,8 @@ class Model:
             if self.metadata.input is None:
                 raise InputError(
                     "images: this file does not say how uint8 pixels become its input; pass "
-                    "float32 as the network was trained on (or export it with pyconv export)"
+                    "float32 as the network was trained on, or say it with taking_pixels (or "
+                    "export it with pyconv export)"
                 )
             x = images.astype(np.float32)
             x *= np.float32(contract.scale)
@@ -305,6 +303,36 @@ class Model:
         if contract.rank == 3:
             x = x.reshape(-1, height, width)
         return {contract.tensor: x}
+
+    def taking_pixels(self, low: float = 0.0, high: float = 1.0) -> Model:
+        """The same network, told how uint8 pixels become its input where its file is silent.
+
+        Args:
+            low: what a pixel of 0 is to the network.
+            high: what a pixel of 255 is.
+
+        Returns:
+            A model on the same engine, or this one where its file says how.
+
+        Raises:
+            InputError: the network does not take one batch of images, or a number is not finite.
+        """
+        if self.metadata.input is not None:
+            return self
+        if self._contract is None:
+            raise self._takes_no_images()
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise InputError(f"pixels: expected two finite numbers, got {low} and {high}")
+        contract = replace(self._contract, scale=(high - low) / 255, offset=low)
+        return Model(self.path, self._engine, replace(self.metadata, input=contract))
+
+    def _takes_no_images(self) -> InputError:
+        return InputError(
+            f"{self.path}: this network does not take one batch of images of a fixed size; its "
+            "inputs are "
+            + ", ".join(f"{i.name} {i.dtype} {shape_text(i.shape)}" for i in self.inputs)
+            + "; use run()"
+        )
 
     def resumed(self, layers: Sequence[str]) -> Model:
         """The network from some layers on: what is left to compute once their outputs are known.

@@ -12,7 +12,7 @@ import json
 import math
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,11 +29,11 @@ from pyconv.graph.receptive_field import ReceptiveField
 from pyconv.inspect import exciting_images, filters, grad_cam, occlusion_map, receptive_fields
 from pyconv.inspect.kernels import layers_with_filters
 from pyconv.inspect.layers import contract_of
-from pyconv.model import Model
+from pyconv.model import Model, Prediction
 from pyconv.server.errors import BusyError, NotFoundError
 from pyconv.server.inference import Inference
 from pyconv.server.models import ServedModel
-from pyconv.server.requests import LayerChoice, PictureFile, Selection
+from pyconv.server.requests import Images, LayerChoice, PictureFile, Selection
 from pyconv.server.settings import Settings
 
 EXCITING = 12
@@ -105,15 +105,30 @@ class _Page:
         selection = _selection(request)
         served = self._served(selection.name, selection.engine)
         body = await request.read()
-        raw = request.content_type == "application/octet-stream"
-        images = _pixels(served.model, body)[np.newaxis] if raw else [PictureFile(body)]
+        if request.content_type == "application/octet-stream":
+            images: Images = _pixels(served.model, body)[np.newaxis]
+        else:
+            images = [PictureFile(body)]
+        picture = None
+        contract = contract_of(served.model)
+        if served.model.metadata.input is None:
+            # The file does not say what pixels are to it, so inference takes none.
+            if not isinstance(images, np.ndarray):
+                most = self._settings.max_pixels
+                work = partial(pictures.prepare, body, contract, max_pixels=most)
+                images = (await self._look(work))[np.newaxis]
+            picture = images[0]
+            images = images * np.float32(contract.scale) + np.float32(contract.offset)
         if served not in self._shown:
             room_bytes = self._settings.max_message_bytes
             self._shown[served] = await self._look(partial(_shown_layers, served, room_bytes))
         seen = await self._inference.activations(selection, images, self._shown[served])
         pixels = seen.run.images
-        classified = await self._inference.classify(selection, pixels, _count(served.model))
-        arrays = {"": pixels[0]}
+        predictions: Sequence[Prediction] = ()
+        if _classifies(served.model):
+            classified = await self._inference.classify(selection, pixels, _count(served.model))
+            (predictions,) = classified.predictions
+        arrays = {"": pixels[0] if picture is None else picture}
         for layer in seen.layers:
             if len(layer.values) == 1 and layer.values.ndim in (2, 4):
                 arrays[layer.name] = np.moveaxis(layer.values, layer.channel_axis, -1)[0]
@@ -123,7 +138,7 @@ class _Page:
             "compute_ms": seen.run.compute_ms,
             "predictions": [
                 {"label": item.label, "index": item.index, "probability": item.probability}
-                for item in classified.predictions[0]
+                for item in predictions
             ],
         }
         return _packed(facts, arrays)
@@ -141,7 +156,7 @@ class _Page:
     async def explain(self, request: web.Request) -> web.Response:
         """Occlusion or Grad-CAM of a picture, for a class: values of the picture's size."""
         selection = _selection(request)
-        model = self._served(selection.name, selection.engine).model
+        model = self._served(selection.name, selection.engine).model.taking_pixels()
         image = _pixels(model, await request.read())
         chosen = request.query.get("class")
         index = None if chosen is None else _integer("class", chosen)
@@ -249,13 +264,19 @@ def _count(model: Model) -> int:
     return max(1, len(model.labels), (shape[-1] or 1) if shape else 1)
 
 
+def _classifies(model: Model) -> bool:
+    """Whether the main output is a row of scores."""
+    (shape,) = (output.shape for output in model.outputs if output.name == model.main_output)
+    return shape is None or len(shape) == 2
+
+
 def _timed(held: list[ServedModel], image: Array) -> dict[str, float]:
     """Median milliseconds by engine; the engines take turns."""
     seconds: dict[str, list[float]] = {served.model.engine: [] for served in held}
     for _ in range(_TIMED_RUNS):
         for served in held:
             started = time.perf_counter()
-            served.model.predict(image)
+            served.model.taking_pixels().predict(image)
             seconds[served.model.engine].append(time.perf_counter() - started)
     return {engine: float(np.median(taken)) * 1e3 for engine, taken in seconds.items()}
 
@@ -293,6 +314,7 @@ def _described(served: ServedModel) -> dict[str, Any]:
         layers.append(facts)
     return {
         "labels": list(model.labels),
+        "assumed": model.metadata.input is None,
         "height": contract.height,
         "width": contract.width,
         "channels": contract.channels,
@@ -346,7 +368,7 @@ def _most_exciting(model: Model, layer: str, channel: int) -> _Exciting:
                 "there are no images to search: this model's data set is not on this machine"
             )
         images, source = pictures.prepare_all(samples, contract_of(model)), "the sample pictures"
-    found = exciting_images(model, layer, channel, images, EXCITING)
+    found = exciting_images(model.taking_pixels(), layer, channel, images, EXCITING)
     facts = {
         "source": source,
         "images": [

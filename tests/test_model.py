@@ -139,6 +139,21 @@ def test_a_file_without_a_contract_takes_floats_alone(
         model.predict(_images())
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
+def test_a_silent_file_is_told_what_pixels_are(
+    small_unexplained: Path, engine: EngineName, low: float, high: float
+) -> None:
+    model = pyconv.load(small_unexplained, engine=engine)
+    floats = (low + _images() / 255.0 * (high - low)).astype(np.float32)
+    got = model.taking_pixels(low, high).predict(_images())
+    np.testing.assert_allclose(got, model.predict(floats), rtol=1e-4, atol=1e-5)
+    assert model.metadata.input is None
+    told = pyconv.load("digits")
+    assert told.taking_pixels(low, high) is told
+    with pytest.raises(pyconv.InputError, match="expected two finite numbers"):
+        model.taking_pixels(low, float("nan"))
+
+
 @pytest.mark.parametrize(
     ("layout", "shape"), [("NHWC", [None, 5, 6, 3]), ("NCHW", [None, 3, 5, 6])]
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ What each view means and how it is computed: docs/inspect.md."""
 
     view = _view(views, "epochs", _epochs, "how a picture's maps changed while training")
     view.add_argument("folder", metavar="FOLDER", help="the files, in the order of their names")
+    _pixels(view)
     _picture(view)
     _layer(view)
     view.add_argument(
@@ -139,6 +141,17 @@ def _model(parser: argparse.ArgumentParser) -> None:
         choices=("native", "onnxruntime"),
         default="native",
         help="what computes (default: native)",
+    )
+    _pixels(parser)
+
+
+def _pixels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pixels",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="what black and white are to a network whose file does not say (default: 0 1)",
     )
 
 
@@ -421,13 +434,18 @@ def _epochs(args: argparse.Namespace) -> int:
     """One picture's maps after each epoch of training, from a folder of ONNX files, one an epoch,
     such as a run of `pyconv study` keeps: when does a channel find what it looks for?
     """
+    import numpy as np
+
     from pyconv import inspect, load
     from pyconv.inspect.epochs import files_of
+    from pyconv.inspect.layers import contract_of
 
-    model = load(files_of(args.folder)[0])
-    found = inspect.activations_over_epochs(
-        args.folder, _image(args.picture, model), args.layer, args.channel
-    )
+    first = load(files_of(args.folder)[0])
+    image: Array = _image(args.picture, first)
+    if first.metadata.input is None:
+        contract = contract_of(_told(args, first))
+        image = image * np.float32(contract.scale) + np.float32(contract.offset)
+    found = inspect.activations_over_epochs(args.folder, image, args.layer, args.channel)
     facts = {
         "layer": found.layer,
         "channels": list(found.channels),
@@ -443,7 +461,25 @@ def _epochs(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> Model:
     from pyconv import load
 
-    return load(args.model, engine=args.engine)
+    return _told(args, load(args.model, engine=args.engine))
+
+
+def _told(args: argparse.Namespace, model: Model) -> Model:
+    """The model, told how pixels become its input if its file does not say."""
+    if model.input_contract is None:
+        return model  # what is asked of it says what it lacks
+    if model.metadata.input is not None:
+        if args.pixels is not None:
+            raise InputError(f"--pixels: {model.path} itself says how pixels become its input")
+        return model
+    low, high = args.pixels or (0.0, 1.0)
+    if args.pixels is None and (hasattr(args, "picture") or hasattr(args, "data")):
+        print(
+            f"{model.path} does not say how pixels become its input: taken as {low:g} to {high:g} "
+            "(--pixels LOW HIGH)",
+            file=sys.stderr,
+        )
+    return model.taking_pixels(low, high)
 
 
 def _image(source: str, model: Model) -> Pixels:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyconv.engines.base import Array
-from pyconv.inspect.layers import BATCH, Progress, checked_images, computed_in_batches, views
+from pyconv.inspect.layers import Progress, batch_of, checked_images, computed_in_batches, views
 from pyconv.model import Model
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def channel_statistics(
     for start, values in computed_in_batches(model, images, chosen, progress):
         for name, array in values.items():
             # A file without a layer map also has tensors that belong to no image.
-            batch = min(len(images) - start, BATCH)
+            batch = min(len(images) - start, batch_of(model))
             if array.ndim >= 2 and len(array) == batch and array.dtype == np.float32:
                 sums.setdefault(name, _Sums(array.shape[-1])).add(array)
     return [total.statistics(name, len(images)) for name, total in sums.items()]

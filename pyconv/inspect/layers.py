@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyconv.engines.base import Array
+from pyconv.engines.base import Array, shape_text
 from pyconv.errors import InputError, unknown_name
 from pyconv.graph import importer, reader
 from pyconv.graph.batch import BatchError, Shape
@@ -15,8 +15,7 @@ from pyconv.graph.importer import Network
 from pyconv.metadata import InputContract
 from pyconv.model import Model
 
-BATCH = 256
-"""How many images are computed at once where a data set goes through."""
+_BATCH = 256
 
 Progress = Callable[[int, int], None]
 """Told how many images are done, and of how many."""
@@ -58,7 +57,11 @@ def contract_of(model: Model) -> InputContract:
         InputError: it takes none.
     """
     if model.input_contract is None:
-        raise InputError(f"{model.path}: this network takes no pictures")
+        inputs = ", ".join(f"{i.name} {i.dtype} {shape_text(i.shape)}" for i in model.inputs)
+        raise InputError(
+            f"{model.path}: this network takes no pictures that can be looked at here: one input "
+            f"of a fixed height and width with 1, 3 or 4 channels; its inputs are {inputs}"
+        )
     return model.input_contract
 
 
@@ -133,6 +136,18 @@ def checked_image(model: Model, image: Array) -> Array:
     return one
 
 
+def batch_of(model: Model) -> int:
+    """How many images are computed at once where many go through: what the file fixes, if it does.
+
+    Raises:
+        InputError: the network takes no pictures.
+    """
+    tensor = contract_of(model).tensor
+    (shape,) = (info.shape for info in model.inputs if info.name == tensor)
+    fixed = shape[0] if shape else None
+    return fixed or _BATCH
+
+
 def computed(model: Model, images: Array, chosen: Sequence[LayerView]) -> dict[str, Array]:
     """What layers put out, by name: (n, …, channels)."""
     arrays = model.run(
@@ -148,8 +163,9 @@ def computed_in_batches(
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, dict[str, Array]]]:
     """The same, batch after batch, each with the place of its first image."""
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
+    size = batch_of(model)
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
         yield start, computed(model, batch, chosen)
         if progress is not None:
             progress(start + len(batch), len(images))

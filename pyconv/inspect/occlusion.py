@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pyconv.engines.base import Array
 from pyconv.errors import InputError, ModelError
-from pyconv.inspect.layers import BATCH, Progress, checked_image, contract_of, label_of
+from pyconv.inspect.layers import Progress, batch_of, checked_image, contract_of, label_of
 from pyconv.model import Model
 
 if TYPE_CHECKING:
@@ -116,8 +116,9 @@ def occlusion_map(
     corners = [(row, column) for row in rows for column in columns]
     hidden = image.min() if fill is None else image.dtype.type(fill)
     after: list[NDArray[np.float32]] = []
-    for start in range(0, len(corners), BATCH):
-        some = corners[start : start + BATCH]
+    at_once = batch_of(model)
+    for start in range(0, len(corners), at_once):
+        some = corners[start : start + at_once]
         batch = np.repeat(image[np.newaxis], len(some), axis=0)
         for one, (row, column) in zip(batch, some, strict=True):
             one[row : row + size, column : column + size] = hidden

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { drawOverlay, drawPicture, erase, setColormap } from "./heat.js";
 import { Inspector } from "./inspector.js";
 import { Sketch } from "./sketch.js";
-import { Strips, element, isMap } from "./strips.js";
+import { Strips, element, isMap, number } from "./strips.js";
 
 const IDLE_MS = 250; // after the last stroke, what takes longer than a stroke is computed
 const LEAST_CHANGE = 0.01; // of a probability is worth a colour
@@ -114,7 +114,17 @@ function isFlattened([, array], [, before]) {
 }
 
 function answer(predictions) {
+  $("answer-title").hidden = !predictions.length;
+  if (!predictions.length) {
+    $("answer").replaceChildren();
+    $("best").replaceChildren();
+    return;
+  }
   const best = predictions[0];
+  const values = predictions.map(({ probability }) => probability);
+  const shares = isShares(values);
+  const [low, high] = shares ? [0, 1] : [Math.min(...values, 0), Math.max(...values, 0)];
+  const told = (value, digits) => (shares ? `${(value * 100).toFixed(digits)}%` : number(value));
   const inOrder = [...predictions].sort((a, b) => a.index - b.index);
   const rows = $("answer");
   if (rows.children.length !== inOrder.length) {
@@ -130,14 +140,21 @@ function answer(predictions) {
     const row = rows.children[place];
     const [name, bar, share] = row.children;
     name.textContent = label;
-    bar.firstChild.style.width = `${Math.max(0, Math.min(1, probability)) * 100}%`;
-    share.textContent = `${(probability * 100).toFixed(1)}%`;
+    const width = high > low ? (probability - low) / (high - low) : 0;
+    bar.firstChild.style.width = `${Math.max(0, Math.min(1, width)) * 100}%`;
+    share.textContent = told(probability, 1);
     row.classList.toggle("best", index === best.index);
   });
-  $("best").replaceChildren(element("b", { textContent: best.label }), `${(best.probability * 100).toFixed(0)}%`);
+  $("best").replaceChildren(element("b", { textContent: best.label }), told(best.probability, 0));
   $("best").classList.toggle("short", best.label.length < 4);
-  const said = `${best.label}, ${(best.probability * 100).toFixed(0)}%`;
+  const said = `${best.label}, ${told(best.probability, 0)}`;
   if (!asking || !waiting) $("answer-said").textContent = said;
+}
+
+/** Whether scores are probabilities; a file that ends before its softmax has others. */
+function isShares(values) {
+  const sum = values.reduce((all, value) => all + value, 0);
+  return values.every((value) => value >= -1e-4 && value <= 1.0001) && Math.abs(sum - 1) < 0.01;
 }
 
 async function time() {
@@ -179,8 +196,9 @@ async function explain() {
     } else if (most < LEAST_CHANGE) {
       $("overlay-note").textContent = `Hiding ${patch} anywhere hardly changes “${found.label}”.`;
     } else {
-      const points = (most * 100).toFixed(0);
-      $("overlay-note").textContent = `Red: hiding ${patch} there lowers “${found.label}”; blue: it raises it; by up to ${points} points.`;
+      const shares = isShares(seen.predictions.map(({ probability }) => probability));
+      const by = shares ? `${(most * 100).toFixed(0)} points` : number(most);
+      $("overlay-note").textContent = `Red: hiding ${patch} there lowers “${found.label}”; blue: it raises it; by up to ${by}.`;
     }
   } catch (error) {
     $("overlay-note").textContent = "";
@@ -318,6 +336,7 @@ function choose(model) {
     }),
   );
   $("samples-title").hidden = !model.samples.length;
+  $("assumed").hidden = !model.assumed;
   if (model.samples.length) sample(model.samples[0]);
   else blank();
 }

@@ -50,6 +50,43 @@ def test_inspect_fields_prints_a_row_a_layer(small_classifier: Path, capsys: _Ou
     assert "4×6×4" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("pixels", [(), (-1.0, 1.0)])
+def test_inspect_takes_pictures_for_a_file_that_says_nothing(
+    small_unexplained: Path,
+    picture: str,
+    tmp_path: Path,
+    capsys: _Output,
+    pixels: tuple[float, ...],
+) -> None:
+    model, npz = pyconv.load(small_unexplained), tmp_path / "view.npz"
+    assert model.input_contract is not None
+    image = pictures.prepare(picture, model.input_contract)
+    low, high = pixels or (0.0, 1.0)
+    floats = (low + image[np.newaxis] / 255.0 * (high - low)).astype(np.float32)
+    expected = model.activations(floats)["conv"][0].transpose(1, 2, 0)
+    flags = ["--pixels", *map(str, pixels)] if pixels else []
+    shown = ["inspect", "maps", str(small_unexplained), picture, "--layer", "conv"]
+    assert main([*shown, "--npz", str(npz), *flags]) == 0
+    np.testing.assert_allclose(np.load(npz)["maps"], expected, rtol=1e-4, atol=1e-5)
+    assert ("taken as 0 to 1" in capsys.readouterr().err) == (not pixels)
+    folder = tmp_path / "epochs"
+    folder.mkdir()
+    (folder / "001.onnx").write_bytes(small_unexplained.read_bytes())
+    shown = ["inspect", "epochs", str(folder), picture, "--layer", "conv", "--channel", "2"]
+    assert main([*shown, "--npz", str(npz), *flags]) == 0
+    values = np.load(npz)["values"][0, ..., 0]
+    np.testing.assert_allclose(values, expected[..., 2], rtol=1e-4, atol=1e-5)
+    capsys.readouterr()
+
+
+def test_inspect_refuses_pixels_where_the_file_says_them(
+    small_classifier: Path, picture: str, capsys: _Output
+) -> None:
+    file = str(small_classifier)
+    assert main(["inspect", "grad-cam", file, picture, "--pixels", "0", "1"]) == 1
+    assert "itself says how pixels become its input" in capsys.readouterr().err
+
+
 def test_inspect_writes_figure_and_numbers(
     small_classifier: Path, picture: str, dataset: Dataset, tmp_path: Path, capsys: _Output
 ) -> None:

@@ -347,6 +347,35 @@ def test_activations_over_epochs_are_those_of_each_file(write_onnx: Write, tmp_p
         inspect.activations_over_epochs(folder, image, "y", [2])
 
 
+def test_networks_of_single_pictures_are_looked_at_one_by_one(
+    write_onnx: Write, images: np.ndarray
+) -> None:
+    """Most exporters fix the batch at 1, unless they are told otherwise."""
+    random = np.random.default_rng(0)
+    weights = {
+        "k": random.normal(size=(4, 1, 3, 3)).astype(np.float32),
+        "w": random.normal(size=(4, 3)).astype(np.float32),
+    }
+    nodes = [
+        node("Conv", ["x", "k"], ["c"]),
+        node("GlobalAveragePool", ["c"], ["p"]),
+        node("Flatten", ["p"], ["f"]),
+        node("MatMul", ["f", "w"], ["y"]),
+    ]
+    single, free = (
+        pyconv.load(write_onnx(nodes, {"x": [batch, 1, 6, 8]}, weights, ["y"])).taking_pixels()
+        for batch in (1, "n")
+    )
+    for of in (
+        lambda model: inspect.occlusion_map(model, images[0], size=2).drops,
+        lambda model: inspect.channel_statistics(model, images)[0].mean,
+        lambda model: inspect.exciting_images(model, "c", 1, images).values,
+        lambda model: inspect.dataset_map(model, images).points,
+        lambda model: inspect.grad_cam(model, images[0]).map,
+    ):
+        np.testing.assert_allclose(of(single), of(free), atol=1e-5)
+
+
 def test_networks_that_take_no_pictures_are_refused(write_onnx: Write) -> None:
     model = pyconv.load(write_onnx([node("Relu", ["x"], ["y"])], {"x": ["n", 5]}))
     with pytest.raises(InputError, match="takes no pictures"):

@@ -104,6 +104,41 @@ def test_page_sees_what_the_model_does(
     assert again["predictions"] == facts["predictions"]
 
 
+def test_page_sees_with_a_file_that_says_nothing_of_pixels(
+    http: str, small_unexplained: Path, make_png: Callable[..., bytes]
+) -> None:
+    silent = pyconv.load(small_unexplained)
+    assert silent.input_contract is not None
+    png = make_png(20, 30)
+    expected = pictures.prepare(png, silent.input_contract)
+    model = silent.taking_pixels()
+    for body, kind in ((png, "image/png"), (expected.tobytes(), "application/octet-stream")):
+        facts, arrays = _unpacked(_ask(f"{http}/page/see?model=plain", body, kind))
+        np.testing.assert_array_equal(arrays[""], expected)
+        conv = model.activations(expected[np.newaxis])["conv"][0].transpose(1, 2, 0)
+        np.testing.assert_allclose(arrays["conv"], conv, rtol=1e-5, atol=1e-6)
+        best = model.classify(expected[np.newaxis])[0][0]
+        assert facts["predictions"][0]["index"] == best.index
+        assert facts["predictions"][0]["probability"] == pytest.approx(best.probability)
+    for kind in ("occlusion", "grad-cam"):
+        _, arrays = _unpacked(_ask(f"{http}/page/explain/{kind}?model=plain", expected.tobytes()))
+        assert arrays["heat"].shape == expected.shape[:2]
+    cam = inspect.grad_cam(model, expected)
+    np.testing.assert_allclose(arrays["heat"], cam.heat, rtol=1e-4, atol=1e-5)
+    times = json.loads(_ask(f"{http}/page/times?model=plain", expected.tobytes()))
+    assert set(times["median_ms"]) == {"native", "onnxruntime"}
+    listed = {model["name"]: model for model in json.loads(_ask(f"{http}/page/models"))["models"]}
+    assert [listed[name]["assumed"] for name in ("small", "plain")] == [False, True]
+
+
+def test_page_shows_a_network_that_is_no_classifier(
+    http: str, make_png: Callable[..., bytes]
+) -> None:
+    facts, arrays = _unpacked(_ask(f"{http}/page/see?model=maps", make_png(9, 9), "image/png"))
+    assert facts["predictions"] == []
+    assert len(arrays) > 1
+
+
 def test_page_explains_as_the_library_does(
     http: str, small_classifier: Path, image: np.ndarray
 ) -> None:
