@@ -1030,7 +1030,11 @@ def test_certificates_that_are_wrong(
             time.sleep(0.1)
         assert server.open_files() <= files + 3
     assert answered == 20 * TIMES
-    write_row("clients' certificates expired or of strangers", refused, Seen(right=answered))
+    write_row(
+        "clients' certificates expired or of strangers, on both ports",
+        refused,
+        Seen(right=answered),
+    )
 
 
 # -- A long while ----------------------------------------------------------------------------------
