@@ -274,6 +274,15 @@ def test_windows_far_larger_than_the_map(tmp_path: Path) -> None:
     np.testing.assert_array_equal(result, np.full((1, 1, 5, 5), 15))
 
 
+def test_a_scale_that_leaves_nothing(tmp_path: Path) -> None:
+    """The window that antialiasing stretches would reach over billions of places."""
+    resize = node("Resize", ["x", "", "scales"], ["y"], antialias=1, mode="cubic")
+    model = _model([resize], (1, 1, 4, 4), scales=np.array([1, 1, 1e-9, 0.6], np.float32))
+    onnx.save(model, tmp_path / "m.onnx")
+    loaded = pyconv.load(tmp_path / "m.onnx")
+    assert loaded.run({"x": np.ones((1, 1, 4, 4), np.float32)})["y"].shape == (1, 1, 0, 2)
+
+
 def test_a_run_beyond_the_memory_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

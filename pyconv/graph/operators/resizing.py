@@ -129,6 +129,8 @@ def weighted_places(
     Returns:
         places and weights, both (outputs, taps).
     """
+    if not coordinates.size:  # a scale so small that nothing is left stretches without bounds
+        return np.zeros((0, 1), np.int64), np.zeros((0, 1))
     stretch = min(axis.scale, 1.0) if antialias else 1.0
     reach = radius / stretch
     taps = 2 * math.ceil(reach)
