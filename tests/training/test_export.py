@@ -230,6 +230,9 @@ LAYERS: dict[str, Callable[[Any], Any]] = {
             "softsign", "mish", "exponential",
         )
     },
+    "gelu_by_tanh": lambda k: k.Activation(
+        lambda v: _keras().activations.gelu(v, approximate=True)
+    ),
     "softmax_over_channels": lambda k: k.Softmax(),
     "zero_padding": lambda k: k.ZeroPadding2D(((1, 2), (3, 0))),
     "cropping": lambda k: k.Cropping2D(((1, 2), (0, 3))),
