@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from pyconv.errors import InputError, ServerError
 from pyconv.server.authentication import Authentication
@@ -59,9 +59,9 @@ class Server:
         self._security = security
         self._inference = inference
         self._repository = repository
-        self._health = Health([CLASSIFIER, OPEN_INFERENCE])
+        self._health = Health([CLASSIFIER, OPEN_INFERENCE], repository.state)
         self._server = grpc.aio.server(
-            interceptors=_interceptors(settings, security, tracing),
+            interceptors=[] if tracing is None else [tracing.interceptor],
             options=[
                 # A second server on a port that is taken shall fail, not share its requests.
                 ("grpc.so_reuseport", int(settings.workers > 1)),
@@ -69,14 +69,22 @@ class Server:
                 ("grpc.max_send_message_length", -1),
             ],
         )
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), self._server)
+        calls = Calls(
+            lines=settings.log_requests,
+            authentication=Authentication(security.tokens) if security.tokens else None,
+        )
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), calls)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            OpenInference(inference, repository), self._server
+            OpenInference(inference, repository), calls
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            [CLASSIFIER, OPEN_INFERENCE, HEALTH, reflection.SERVICE_NAME], self._server
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)  # type: ignore[arg-type]
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(
+                [CLASSIFIER, OPEN_INFERENCE, HEALTH, reflection.SERVICE_NAME]
+            ),
+            calls,
         )
+        self._server.add_generic_rpc_handlers([calls])
         self.address = self._listen()
         self.http_address = ""
         self._http: Http | None = None
@@ -214,15 +222,3 @@ async def serve(
     for number in signals:
         loop.remove_signal_handler(number)
     await server.stop()
-
-
-def _interceptors(
-    settings: Settings, security: Security, tracing: Tracing | None
-) -> Sequence[grpc.aio.ServerInterceptor]:
-    """What every call passes, the outermost first."""
-    found: list[grpc.aio.ServerInterceptor] = [Calls(lines=settings.log_requests)]
-    if tracing is not None:
-        found.insert(0, tracing.interceptor)
-    if security.tokens is not None:
-        found.append(Authentication(security.tokens))
-    return found

@@ -1,8 +1,8 @@
-"""Lets no call through to a servicer that shows no API token."""
+"""Lets no gRPC call through to a servicer that shows no API token."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -16,8 +16,8 @@ REFUSAL = "expected the header authorization: Bearer TOKEN with one of this serv
 _OPEN = ("/grpc.health.v1.Health/",)
 
 
-class Authentication(grpc.aio.ServerInterceptor):
-    """Refuses calls without a valid token as UNAUTHENTICATED; health may be asked without.
+class Authentication:
+    """Tells calls that show a valid token from others; health may be asked without.
 
     Args:
         tokens: those that are let in.
@@ -26,25 +26,18 @@ class Authentication(grpc.aio.ServerInterceptor):
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """See grpc.aio.ServerInterceptor."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(_OPEN):
-            return handler
-        for name, value in handler_call_details.invocation_metadata:
+    def lets_in(self, call: grpc.HandlerCallDetails) -> bool:
+        """Whether a call may be answered."""
+        if call.method.startswith(_OPEN):
+            return True
+        for name, value in call.invocation_metadata:
             if name == "authorization":
                 given = value if isinstance(value, str) else value.decode("latin-1")
-                return handler if self._tokens.accept(given) else _refusing(handler)
-        return _refusing(handler)
+                return self._tokens.accept(given)
+        return False
 
 
-def _refusing(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+def refusing(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
     """A handler of the same kind that refuses: the kind decides how a call is answered."""
 
     async def refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:

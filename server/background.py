@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import Future
 from types import TracebackType
 
+from pyconv.server import event_loop
 from pyconv.server.app import Server
 from pyconv.server.settings import Settings
 
@@ -59,7 +60,7 @@ class BackgroundServer:
         self._thread.join()
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        event_loop.run(self._serve())
 
     async def _serve(self) -> None:
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from pyconv.server.authentication import Authentication, refusing
 from pyconv.server.logs import REQUEST_ID, begin_request, request_id
 
 _log = logging.getLogger("pyconv.server.requests")
@@ -21,40 +22,48 @@ if TYPE_CHECKING:
 _STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-class Calls(grpc.aio.ServerInterceptor):
-    """Takes the id that a caller gave a request, refuses what is no message, and writes a line.
+class Calls(grpc.GenericRpcHandler):
+    """Takes the id that a caller gave a request, refuses what may not be asked, and writes a line.
+
+    Servicers are added to it as to a server, and it is added to the server in their place: what
+    grpc.aio does for an interceptor at every call is a tenth of what the call takes.
 
     Args:
         lines: whether to write the lines.
+        authentication: who may ask; everybody if None.
     """
 
-    def __init__(self, *, lines: bool) -> None:
+    def __init__(self, *, lines: bool, authentication: Authentication | None = None) -> None:
         self._lines = lines
-        self._handlers: dict[str, tuple[_Handler, _Handler]] = {}
+        self._authentication = authentication
+        self._handlers: dict[str, _Handler] = {}
+        self._refusing: dict[str, _Handler] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
-        """See grpc.aio.ServerInterceptor."""
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """What comes here comes by method, too."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Answer the methods of a service."""
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            self._handlers[method] = self._with_lines(_checked(handler, method), method)
+            self._refusing[method] = self._with_lines(refusing(handler), method)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Handler | None:
+        """See grpc.GenericRpcHandler."""
         given = None
         for name, value in handler_call_details.invocation_metadata:
             if name == REQUEST_ID:
                 given = str(value)
         begin_request(given)
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        # A servicer's handlers are made once; those that refuse, for each call.
         method = handler_call_details.method
-        known, wrapped = self._handlers.get(method, (None, None))
-        if known is not handler or wrapped is None:
-            wrapped = _checked(handler, method)
-            if self._lines:
-                wrapped = _with_lines(wrapped, method)
-            self._handlers[method] = (handler, wrapped)
-        return wrapped
+        asking = self._authentication
+        if asking is not None and not asking.lets_in(handler_call_details):
+            return self._refusing.get(method)
+        return self._handlers.get(method)
+
+    def _with_lines(self, handler: _Handler, method: str) -> _Handler:
+        return _with_lines(handler, method) if self._lines else handler
 
 
 def tell(method: str, status: str, started: float, peer: str) -> None:

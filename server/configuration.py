@@ -199,12 +199,7 @@ def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
     for each in fields(settings):
         value = getattr(settings, each.name)
         if each.name == "models":
-            value = [
-                spec.source
-                if spec == ModelSpec.parse(spec.source)
-                else f"{spec.name}={spec.source}"
-                for spec in value
-            ]
+            value = [spec.text for spec in value]
         yield each.name, value
 
 

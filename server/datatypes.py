@@ -43,9 +43,9 @@ def datatype(dtype: str) -> str:
     return _NAMES.get(dtype, "BYTES")
 
 
-def datatype_in(array: Array) -> str:
-    """The protocol's name of an array's element type."""
-    return _BY_DTYPE.get(array.dtype, "BYTES")
+def datatype_in(dtype: np.dtype[Any]) -> str:
+    """The protocol's name of an element type."""
+    return _BY_DTYPE.get(dtype, "BYTES")
 
 
 def datatype_of(name: str, given: str) -> np.dtype[Any]:
@@ -80,15 +80,22 @@ def from_bytes(name: str, given: str, shape: Sequence[int], data: bytes) -> Arra
     Raises:
         InputError: no such datatype or shape, or the bytes are not as many as it needs.
     """
-    dtype = datatype_of(name, given)
-    if dtype.hasobject:
+    dtype = _DTYPES.get(given)
+    if dtype is None:
+        datatype_of(name, given)  # or there is none such
         return shaped(name, _texts(name, data), shape)
+    shape = tuple(shape)
     needed_bytes = dtype.itemsize * math.prod(shape)
     if len(data) != needed_bytes:
         raise InputError(
             f"input {name!r}: {given} of shape {shape_text(shape)} takes {needed_bytes} bytes, "
             f"got {len(data)}"
         )
+    if dtype.isnative and data:
+        try:
+            return np.ndarray(shape, dtype, data)
+        except ValueError:
+            pass  # which is explained below
     return shaped(name, np.frombuffer(data, dtype), shape)
 
 

@@ -148,6 +148,18 @@ def profile(served: ServedModel, inputs: Mapping[str, Array]) -> dict[str, Any]:
     return {"steps": steps}
 
 
+def layer_seconds(served: ServedModel, inputs: Mapping[str, Array]) -> dict[str, float]:
+    """By layer, what the step that computes it takes for an image; empty for onnxruntime."""
+    if served.model.engine != "native":
+        return {}
+    images = served.images(inputs)[0] or 1
+    return {
+        name: step["ms"] / 1e3 / images
+        for step in profile(served, inputs)["steps"]
+        for name in step["layers"]
+    }
+
+
 class Edits:
     """Runs a network some of whose layers are replaced, or have channels silenced.
 

@@ -8,20 +8,30 @@ several watchers of a service leaves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
+_LOOK_SECONDS = 0.5
+"""How often a watched model is looked at."""
+
 
 class Health(health_pb2_grpc.HealthServicer):
-    """SERVING for the server as a whole and for each service, until `stop`."""
+    """SERVING for the server as a whole, for each service and for each model that is ready.
 
-    def __init__(self, services: Sequence[str]) -> None:
+    Args:
+        services: the full names of the services; a model goes by its own name.
+        model_state: whether a model of that name is ready; None where there is none such.
+    """
+
+    def __init__(self, services: Sequence[str], model_state: Callable[[str], bool | None]) -> None:
         # The empty name is the whole server, by the protocol.
         self._services = frozenset(["", *services])
+        self._model_state = model_state
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -31,30 +41,38 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Check(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.HealthCheckResponse:
-        """The status of a service now; NOT_FOUND for one that is not here."""
-        if request.service not in self._services:
+        """The status of a service or model now; NOT_FOUND for one that is not here."""
+        status = self._status(request.service)
+        if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
             await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here"
+                grpc.StatusCode.NOT_FOUND, f"there is no service or model {request.service!r} here"
             )
-        return self._status()
+        return pb.HealthCheckResponse(status=status)
 
     async def Watch(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The status of a service now, and again when it changes."""
-        if request.service in self._services:
-            yield self._status()
-            await self._stopping.wait()
-            yield self._status()
-        else:
-            # By the protocol an unknown service is no error here: it might come later.
-            yield pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
-            await self._stopping.wait()
+        """The status of a service or model now, and again whenever it changes."""
+        # By the protocol an unknown one is no error here: it might come later, as models do.
+        told = None
+        while True:
+            stopping = self._stopping.is_set()
+            status = self._status(request.service)
+            if status != told:
+                told = status
+                yield pb.HealthCheckResponse(status=status)
+            if stopping:
+                return
+            seconds = None if request.service in self._services else _LOOK_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _status(self) -> pb.HealthCheckResponse:
-        stopping = self._stopping.is_set()
-        return pb.HealthCheckResponse(
-            status=pb.HealthCheckResponse.NOT_SERVING
-            if stopping
-            else pb.HealthCheckResponse.SERVING
-        )
+    def _status(self, name: str) -> Any:
+        ready: bool | None = True
+        if name not in self._services:
+            ready = self._model_state(name)
+        if ready is None:
+            return pb.HealthCheckResponse.SERVICE_UNKNOWN
+        if ready and not self._stopping.is_set():
+            return pb.HealthCheckResponse.SERVING
+        return pb.HealthCheckResponse.NOT_SERVING

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,10 +28,12 @@ from pyconv.model import Model
 from pyconv.server import examination
 from pyconv.server.errors import DeadlineError, LimitError, NotFoundError
 from pyconv.server.metrics import Metrics
-from pyconv.server.models import Models, OutputChoice, ServedModel
+from pyconv.server.models import Models, OutputChoice, Plan, ServedModel
 from pyconv.server.requests import (
+    NOTHING_ELSE,
     Activated,
     Classified,
+    Examination,
     HeatMap,
     Images,
     Inferred,
@@ -74,9 +78,15 @@ class Inference:
         self._scheduler.close()
 
     async def classify(
-        self, selection: Selection, images: Images, top: int, *, deadline: float | None = None
+        self,
+        selection: Selection,
+        images: Images,
+        top: int,
+        *,
+        asked: Examination = NOTHING_ELSE,
+        deadline: float | None = None,
     ) -> Classified:
-        """The likeliest classes of each image, `top` of them.
+        """The likeliest classes of each image, `top` of them; `asked` is told in the run's facts.
 
         Raises:
             InputError: an image is none, or has the wrong shape or dtype.
@@ -88,7 +98,9 @@ class Inference:
         """
         with self._request(selection) as (served, request):
             model = served.model
-            run, tensors = await self._run(served, images, (model.main_output,), deadline, request)
+            run, tensors = await self._run(
+                served, images, (model.main_output,), deadline, request, asked
+            )
             output = tensors[model.main_output]
             predictions = await self.work(
                 output.nbytes, lambda: model.likeliest(model.scores(output), top)
@@ -101,6 +113,7 @@ class Inference:
         images: Images,
         layers: Sequence[LayerChoice],
         *,
+        asked: Examination = NOTHING_ELSE,
         deadline: float | None = None,
     ) -> Activated:
         """What the chosen layers put out; all of them where none is named.
@@ -120,7 +133,7 @@ class Inference:
             names = dict.fromkeys(choice.name for choice in layers) or dict.fromkeys(served.layers)
             wanted = {name: served.model.layer(name) for name in names}
             outputs = tuple(dict.fromkeys(layer.tensor for layer in wanted.values()))
-            run, tensors = await self._run(served, images, outputs, deadline, request)
+            run, tensors = await self._run(served, images, outputs, deadline, request, asked)
             values = {
                 name: served.model.keras_layout(layer, tensors[layer.tensor])
                 for name, layer in wanted.items()
@@ -152,45 +165,58 @@ class Inference:
         """
         with self._request(request.selection) as (served, measure):
             self._check_outputs(request.outputs)
-            choices = request.outputs or served.own_outputs
-            layers = [served.output(choice.name) for choice in choices]
+            plan = served.plan(tuple(request.outputs))
             replaced = served.replaced(request.inputs)
             if replaced or request.examination.asked:
-                return await self._examine(
-                    served, request, replaced, choices, layers, measure, deadline
+                own = {name: x for name, x in request.inputs.items() if name not in replaced}
+                given = {name: request.inputs[name] for name in replaced}
+                asked = replace(request.examination, replaced=given)
+                found, facts = await self._examine(
+                    served, own, asked, plan.tensors, measure, deadline
                 )
-            served.check(request.inputs)
-            images, rows = self._batch(served, request.inputs)
-            tensors = tuple(dict.fromkeys(layer.tensor for layer in layers))
-            key = tensors if rows and served.is_row_by_row(tensors) else None
+                told = {name: json.dumps(fact) for name, fact in facts.items()}
+                return Inferred(served, self._outputs(served, plan, found), told)
+            images, rows = served.check(request.inputs)
+            self._check_images(images)
+            key = plan.tensors if rows and plan.row_by_row else None
             outcome = await self._lane(served).submit(
-                request.inputs, tensors, images, key=key, deadline=deadline
+                request.inputs, plan.tensors, images, key=key, deadline=deadline
             )
             measure.ran(images, outcome)
             if self._sampling.is_on:
                 self._sampling.look(served, request.inputs)
+            return Inferred(served, self._outputs(served, plan, outcome.tensors))
+
+    def _outputs(
+        self, served: ServedModel, plan: Plan, tensors: Tensors
+    ) -> list[tuple[str, Array]]:
+        """The outputs of a request, as they were asked for."""
+        if plan.plain is not None:
+            outputs = [(name, tensors[tensor]) for name, tensor in plan.plain]
+        else:
             outputs = [
-                (choice.name, _wanted(served, choice, layer, outcome.tensors[layer.tensor]))
-                for choice, layer in zip(choices, layers, strict=True)
+                (choice.name, _wanted(served, choice, layer, tensors[layer.tensor]))
+                for choice, layer in zip(plan.choices, plan.layers, strict=True)
             ]
-            self._check_size(sum(array.nbytes for _, array in outputs))
-            return Inferred(served, outputs)
+        self._check_size(sum([array.nbytes for _, array in outputs]))
+        return outputs
 
     async def _examine(
         self,
         served: ServedModel,
-        request: TensorRequest,
-        replaced: Sequence[str],
-        choices: Sequence[OutputChoice],
-        layers: Sequence[Layer],
+        inputs: Tensors,
+        asked: Examination,
+        tensors: Sequence[str],
         measure: Measured,
         deadline: float | None,
-    ) -> Inferred:
-        """A request that asks for more than outputs; it runs alone."""
-        asked = request.examination
-        edits = {*replaced, *asked.silenced}
-        own = {name: array for name, array in request.inputs.items() if name not in replaced}
-        for name in asked.silenced:
+    ) -> tuple[Tensors, Mapping[str, Any]]:
+        """A run that asks for more than tensors; it runs alone.
+
+        Returns:
+            The tensors, and what else was asked for, by name.
+        """
+        edits = {*asked.replaced, *asked.silenced}
+        for name in edits:
             if name not in served.layers:
                 raise NotFoundError(unknown_name("layer", name, served.layers))
         if edits and (asked.compare or asked.profile):
@@ -198,27 +224,23 @@ class Inference:
                 "parameters: layers can be edited, or engines compared and steps timed, not both "
                 "in one request"
             )
-        if not edits:
-            served.check(own)
-        images = max((self._batch(served, own, every=False)[0], 1))
+        images = served.images(inputs)[0] if edits else served.check(inputs)[0]
+        self._check_images(images)
         other = None
         if asked.compare:
             other = self.models.select(served.name, "onnxruntime", served.version)
-        tensors = list(dict.fromkeys(layer.tensor for layer in layers))
 
-        def work() -> tuple[Tensors, dict[str, str | float]]:
+        def work() -> tuple[Tensors, dict[str, Any]]:
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeadlineError("the deadline passed before the request was computed")
-            facts: dict[str, str | float] = {}
             if edits:
-                given = {name: request.inputs[name] for name in replaced}
-                return served.edits.run(own, given, asked.silenced, tensors), facts
-            found = served.model.run(own, tensors)
+                return served.edits.run(inputs, asked.replaced, asked.silenced, tensors), {}
+            facts: dict[str, Any] = {}
+            found = served.model.run(inputs, tensors)
             if other is not None:
-                told = examination.compare(served, other, own, asked.tolerance)
-                facts["comparison"] = json.dumps(told)
+                facts["comparison"] = examination.compare(served, other, inputs, asked.tolerance)
             if asked.profile:
-                facts["profile"] = json.dumps(examination.profile(served, own))
+                facts["profile"] = examination.profile(served, inputs)
             return found, facts
 
         with self._lane(served).place():
@@ -226,12 +248,7 @@ class Inference:
             found, facts = await self._on_thread(work)
         took = time.monotonic() - started
         measure.ran(images, Outcome(found, 0.0, took, images))
-        outputs = [
-            (choice.name, _wanted(served, choice, layer, found[layer.tensor]))
-            for choice, layer in zip(choices, layers, strict=True)
-        ]
-        self._check_size(sum(array.nbytes for _, array in outputs))
-        return Inferred(served, outputs, facts)
+        return found, facts
 
     async def heat_maps(self, activated: Activated, cell: int) -> Sequence[Sequence[HeatMap]]:
         """Draw activations, `cell` pixels to a value: for each layer, one image after another.
@@ -297,24 +314,9 @@ class Inference:
             self._streams -= 1
             self.metrics.stream(-1)
 
-    @contextmanager
-    def _request(self, selection: Selection) -> Iterator[tuple[ServedModel, Measured]]:
+    def _request(self, selection: Selection) -> _Request:
         """Find the model, and count what happens in the block as one request for it."""
-        request = Measured()
-        served: ServedModel | None = None
-        try:
-            served = self._select(selection)
-            served.statistics.last_ms = time.time_ns() // 1_000_000
-            yield served, request
-        except BaseException as error:
-            name, version = (served.name, served.version) if served else ("", "")
-            self.metrics.refused(name, version, code_name(error))
-            if served:
-                served.statistics.fail.add(time.perf_counter_ns() - request.started_ns)
-            raise
-        took_ns = time.perf_counter_ns() - request.started_ns
-        served.statistics.answered(request, took_ns)
-        self.metrics.answered(served.name, served.version, took_ns / 1e9, request.queue_ns / 1e9)
+        return _Request(self.models, selection, self.metrics)
 
     def _note_run(self, runner: Runner, images: int, seconds: float) -> None:
         if isinstance(runner, ServedModel):
@@ -342,6 +344,7 @@ class Inference:
         outputs: tuple[str, ...],
         deadline: float | None,
         request: Measured,
+        asked: Examination,
     ) -> tuple[Run, Tensors]:
         """Prepare images and compute tensors for them."""
         self._check_count(images)
@@ -353,13 +356,17 @@ class Inference:
                 size_bytes, partial(_prepare, served.model, images, self._settings, deadline)
             )
         prepared = time.perf_counter()
+        prepare_ms = (prepared - started) * 1e3
+        if asked.asked:
+            tensors, facts = await self._examine(served, inputs, asked, outputs, request, deadline)
+            compute_ms = request.compute_ns / 1e6
+            return Run(served, array, prepare_ms, 0.0, compute_ms, facts), tensors
         key = outputs if served.is_row_by_row(outputs) else None
         outcome = await lane.submit(inputs, outputs, len(array), key=key, deadline=deadline)
         request.prepared(prepared - started)
         request.ran(len(array), outcome)
         if self._sampling.is_on:
             self._sampling.look(served, inputs)
-        prepare_ms = (prepared - started) * 1e3
         run = Run(served, array, prepare_ms, outcome.queue_s * 1e3, outcome.compute_s * 1e3)
         return run, outcome.tensors
 
@@ -371,25 +378,6 @@ class Inference:
 
     async def _on_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-    def _batch(
-        self, served: ServedModel, inputs: Tensors, *, every: bool = True
-    ) -> tuple[int, bool]:
-        """How many images these inputs are, and whether each of them has as many.
-
-        Args:
-            served: whose inputs they are.
-            inputs: by name.
-            every: whether each input is there.
-        """
-        counts = {
-            len(inputs[info.name])
-            for info in served.model.inputs
-            if info.shape and info.shape[0] is None and (every or info.name in inputs)
-        }
-        for count in counts:
-            self._check_images(count)
-        return max(counts, default=1), len(counts) == 1
 
     def _check_count(self, images: Images) -> None:
         self._check_images(len(images) if not isinstance(images, np.ndarray) or images.ndim else 0)
@@ -417,6 +405,54 @@ class Inference:
                 f"most {self._settings.max_message_bytes / MIB:g} MiB at once; ask for fewer "
                 "images, layers or channels"
             )
+
+
+class _Request:
+    """A request for a model, for as long as a `with` block lasts.
+
+    It stands in the way of every request: contextlib's way of writing it takes three times as long.
+    """
+
+    __slots__ = ("_measured", "_metrics", "_models", "_selection", "_served")
+
+    def __init__(self, models: Models, selection: Selection, metrics: Metrics) -> None:
+        self._measured = Measured()
+        self._models = models
+        self._selection = selection
+        self._metrics = metrics
+        self._served: ServedModel | None = None
+
+    def __enter__(self) -> tuple[ServedModel, Measured]:
+        name, engine, version = self._selection
+        try:
+            served = self._served = self._models.select(name, engine, version)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        served.statistics.last_ms = time.time_ns() // 1_000_000
+        return served, self._measured
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._fail(error)
+            return
+        served, measured = self._served, self._measured
+        assert served is not None  # or there would have been an error
+        took_ns = time.perf_counter_ns() - measured.started_ns
+        served.statistics.answered(measured, took_ns)
+        self._metrics.answered(served.name, served.version, took_ns / 1e9, measured.queue_ns / 1e9)
+
+    def _fail(self, error: BaseException) -> None:
+        name, version = (self._served.name, self._served.version) if self._served else ("", "")
+        self._metrics.refused(name, version, code_name(error))
+        if self._served:
+            took_ns = time.perf_counter_ns() - self._measured.started_ns
+            self._served.statistics.fail.add(took_ns)
 
 
 _SMALL_BYTES = 1 << 16

@@ -33,6 +33,10 @@ _OF_LAYERS = (
     ("pyconv_layer_mean", "The mean of an observed layer's values, in the last request seen."),
     ("pyconv_layer_deviation", "Their standard deviation."),
     ("pyconv_layer_zeros", "The share of them that are exactly 0."),
+    (
+        "pyconv_layer_seconds",
+        "What the native engine's step that computes it took, for one image of that request.",
+    ),
 )
 
 _Labels: TypeAlias = tuple[str, ...]
@@ -41,40 +45,52 @@ _State: TypeAlias = dict[str, Any]
 _SUFFIX = ".counts"
 
 
+class _Series:
+    """Counts by bucket, of one set of labels."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
 class _Histogram:
     """Counts by bucket, for each set of labels."""
 
     def __init__(self, name: str, about: str, labels: Sequence[str], bounds: Sequence[float]):
         self._name, self._about, self._labels = name, about, labels
         self._bounds = bounds
-        self._counts: dict[_Labels, list[int]] = {}
-        self._sums: dict[_Labels, float] = {}
+        self._series: dict[_Labels, _Series] = {}
 
     def observe(self, labels: _Labels, value: float) -> None:
-        counts = self._counts.get(labels)
-        if counts is None:
-            counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
-            self._sums[labels] = 0.0
-        counts[bisect_left(self._bounds, value)] += 1
-        self._sums[labels] += value
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = _Series(self._bounds)
+        series.observe(value)
 
-    def state(self) -> tuple[dict[_Labels, list[int]], dict[_Labels, float]]:
-        return self._counts, self._sums
+    def state(self) -> dict[_Labels, tuple[list[int], float]]:
+        return {labels: (series.counts, series.sum) for labels, series in self._series.items()}
 
-    def add(self, counts: dict[_Labels, list[int]], sums: dict[_Labels, float]) -> None:
-        for labels, more in counts.items():
-            own = self._counts.get(labels, [0] * len(more))
-            self._counts[labels] = [a + b for a, b in zip(own, more, strict=True)]
-            self._sums[labels] = self._sums.get(labels, 0.0) + sums[labels]
+    def add(self, state: dict[_Labels, tuple[list[int], float]]) -> None:
+        for labels, (counts, more) in state.items():
+            series = self._series.setdefault(labels, _Series(self._bounds))
+            series.counts = [a + b for a, b in zip(series.counts, counts, strict=True)]
+            series.sum += more
 
     def family(self) -> Metric:
         family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
-        for labels, counts in self._counts.items():
+        for labels, series in self._series.items():
             total, buckets = 0, []
-            for bound, count in zip((*self._bounds, "+Inf"), counts, strict=True):
+            for bound, count in zip((*self._bounds, "+Inf"), series.counts, strict=True):
                 total += count
                 buckets.append((str(bound), total))
-            family.add_metric(labels, buckets, self._sums[labels])
+            family.add_metric(labels, buckets, series.sum)
         return family
 
 
@@ -98,7 +114,7 @@ class Metrics(Collector):
         self._requests = _Counts()
         self._shadowed = _Counts()
         self._disagreed = _Counts()
-        self._layers: dict[_Labels, tuple[float, float, float]] = {}
+        self._layers: dict[_Labels, tuple[float | None, ...]] = {}
         self._streams = 0
         model = ["model", "version"]
         self._seconds = _Histogram(
@@ -146,9 +162,9 @@ class Metrics(Collector):
         self._disagreed.add((model, version), 0 if agrees else 1)
 
     def observed(
-        self, model: str, version: str, layer: str, told: tuple[float, float, float]
+        self, model: str, version: str, layer: str, told: tuple[float | None, ...]
     ) -> None:
-        """A layer's values were looked at: their mean, deviation and share of zeros."""
+        """A layer was looked at: its values' mean, deviation and share of zeros, and its time."""
         self._layers[model, version, layer] = told
 
     def page(self) -> bytes:
@@ -187,7 +203,7 @@ class Metrics(Collector):
             for labels, value in values.items():
                 counts.add(labels, value)
         for histogram, more in zip(self._histograms(), state["histograms"], strict=True):
-            histogram.add(*more)
+            histogram.add(more)
         self._layers |= state["layers"]
         self._streams += state["streams"]
 
@@ -230,7 +246,8 @@ class Metrics(Collector):
         for place, (name, about) in enumerate(_OF_LAYERS):
             gauge = GaugeMetricFamily(name, about, labels=["model", "version", "layer"])
             for labels, told in self._layers.items():
-                gauge.add_metric(labels, told[place])
+                if (value := told[place]) is not None:
+                    gauge.add_metric(labels, value)
             yield gauge
         for histogram in self._histograms():
             yield histogram.family()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ _MOST_KINDS = 1024
 """Shapes of inputs that are remembered as fitting."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputChoice:
+class OutputChoice(NamedTuple):
     """An output wanted.
 
     Attributes:
@@ -41,6 +40,26 @@ class OutputChoice:
 
     name: str
     classes: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What outputs take.
+
+    Attributes:
+        choices: the outputs.
+        layers: each one's layer.
+        tensors: what is computed for them.
+        row_by_row: whether every image of a batch makes its own row of the tensors.
+        plain: the tensor of each output, by the output's name, where all are handed out as they
+            come; otherwise None.
+    """
+
+    choices: Sequence[OutputChoice]
+    layers: Sequence[Layer]
+    tensors: tuple[str, ...]
+    row_by_row: bool
+    plain: Sequence[tuple[str, str]] | None
 
 
 class ServedModel:
@@ -53,7 +72,6 @@ class ServedModel:
         model: the network.
         image_s: what one image takes, alone, to its outputs; infinite where it was not tried.
         statistics: what this version has done, on all its engines together.
-        own_outputs: the graph's outputs, which a request gets that names none.
         layers: the names that `model.activations` takes, read from the file once.
     """
 
@@ -71,15 +89,30 @@ class ServedModel:
         self._own = {info.name: Layer(info.name, "", info.name, (), ()) for info in model.outputs}
         self._tensors = frozenset(model.tensors)
         self._own_names = tuple(self._own)
-        self.own_outputs = [OutputChoice(name) for name in self._own]
+        self.plan = lru_cache(maxsize=256)(self._plan)
+        """What a tuple of outputs takes, as `_plan` tells."""
         self._stamp = _stamp(model.path)
         self._input_names = frozenset(info.name for info in model.inputs)
-        self._fitting: set[tuple[tuple[str, object, tuple[int, ...]], ...]] = set()
+        self._fitting: dict[tuple[tuple[str, object, tuple[int, ...]], ...], tuple[int, bool]] = {}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Mapping[str, Array]:
         """Compute tensors; the scheduler's threads come here."""
         # Without names the native engine has its program at hand.
         return self.model.run(inputs, None if outputs == self._own_names else outputs)
+
+    def _plan(self, outputs: tuple[OutputChoice, ...]) -> Plan:
+        """What outputs take; the graph's own where none is named.
+
+        Raises:
+            NotFoundError: nothing in the graph is called so.
+        """
+        choices = outputs or tuple(OutputChoice(name) for name in self._own)
+        layers = [self.output(choice.name) for choice in choices]
+        tensors = tuple(dict.fromkeys(layer.tensor for layer in layers))
+        plain = None
+        if not any(choice.classes for choice in choices) and not any(la.axes for la in layers):
+            plain = [(choice.name, la.tensor) for choice, la in zip(choices, layers, strict=True)]
+        return Plan(choices, layers, tensors, self.is_row_by_row(tensors), plain)
 
     def replaced(self, inputs: Mapping[str, Array]) -> list[str]:
         """Those of the names that are a layer's, whose output the array takes the place of."""
@@ -101,18 +134,34 @@ class ServedModel:
 
         return examination.catalogue(self)
 
-    def check(self, inputs: Mapping[str, Array]) -> None:
-        """Refuse arrays that do not fit the network's inputs.
+    def check(self, inputs: Mapping[str, Array]) -> tuple[int, bool]:
+        """Refuse arrays that do not fit the network's inputs, and count images as `images`.
 
         Raises:
             InputError: as `pyconv.engines.base.check_inputs`.
         """
         kinds = tuple([(name, array.dtype, array.shape) for name, array in inputs.items()])
-        if kinds in self._fitting:  # as nearly always: what comes again and again
-            return
+        known = self._fitting.get(kinds)
+        if known is not None:  # as nearly always: what comes again and again
+            return known
         check_inputs(self.model.inputs, inputs)
+        found = self.images(inputs)
         if len(self._fitting) < _MOST_KINDS:
-            self._fitting.add(kinds)
+            self._fitting[kinds] = found
+        return found
+
+    def images(self, inputs: Mapping[str, Array]) -> tuple[int, bool]:
+        """How many images inputs are, the most of any, and whether each is of as many.
+
+        Args:
+            inputs: by name; some may be missing.
+        """
+        counts = {
+            len(inputs[info.name])
+            for info in self.model.inputs
+            if info.shape and info.shape[0] is None and info.name in inputs
+        }
+        return max(counts, default=1), len(counts) == 1
 
     def output(self, name: str) -> Layer:
         """What a request may call by this name: an output of the graph, a layer, or any tensor.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -229,19 +230,18 @@ def _inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
         )
     inputs: dict[str, Array] = {}
     for number, tensor in enumerate(request.inputs):
-        if tensor.name in inputs:
-            raise InputError(f"input {tensor.name!r} is given twice")
+        name = tensor.name
+        if name in inputs:
+            raise InputError(f"input {name!r} is given twice")
         if raw:
             if tensor.HasField("contents"):
                 raise InputError(
-                    f"input {tensor.name!r}: expected its elements in contents or in "
+                    f"input {name!r}: expected its elements in contents or in "
                     "raw_input_contents, got both"
                 )
-            inputs[tensor.name] = datatypes.from_bytes(
-                tensor.name, tensor.datatype, tensor.shape, raw[number]
-            )
+            inputs[name] = datatypes.from_bytes(name, tensor.datatype, tensor.shape, raw[number])
         else:
-            inputs[tensor.name] = _typed(tensor)
+            inputs[name] = _typed(tensor)
     return inputs
 
 
@@ -271,26 +271,37 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Array:
 
 
 def _response(request: pb.ModelInferRequest, inferred: Inferred) -> pb.ModelInferResponse:
-    response = pb.ModelInferResponse(
-        model_name=inferred.served.name,
-        model_version=inferred.served.version,
-        id=request.id,
-    )
-    for name, fact in inferred.facts.items():
-        if isinstance(fact, str):
-            response.parameters[name].string_param = fact
-        else:
-            response.parameters[name].double_param = fact
-    names = [datatypes.datatype_in(array) for _, array in inferred.outputs]
-    typed = not request.raw_input_contents and all(name in _CONTENTS for name in names)
-    for (name, array), datatype in zip(inferred.outputs, names, strict=True):
-        tensor = response.outputs.add(name=name, datatype=datatype, shape=array.shape)
-        if not typed:
-            response.raw_output_contents.append(datatypes.to_bytes(array))
-            continue
-        elements = datatypes.encoded(array) if datatype == "BYTES" else array.ravel().tolist()
-        getattr(tensor.contents, _CONTENTS[datatype]).extend(elements)
+    served, outputs, facts = inferred
+    response = pb.ModelInferResponse(id=request.id)
+    kinds = tuple([(name, array.dtype, array.shape) for name, array in outputs])
+    response.MergeFrom(_head(served.name, served.version, kinds))
+    for name, fact in facts.items():
+        response.parameters[name].string_param = fact
+    if request.raw_input_contents or not all(o.datatype in _CONTENTS for o in response.outputs):
+        response.raw_output_contents.extend([datatypes.to_bytes(array) for _, array in outputs])
+        return response
+    for (_, array), tensor in zip(outputs, response.outputs, strict=True):
+        text = tensor.datatype == "BYTES"
+        elements = datatypes.encoded(array) if text else array.ravel().tolist()
+        getattr(tensor.contents, _CONTENTS[tensor.datatype]).extend(elements)
     return response
+
+
+@lru_cache(maxsize=1024)
+def _head(
+    model: str, version: str, outputs: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+) -> pb.ModelInferResponse:
+    """All of an answer but its contents, to be merged into one: what comes again and again.
+
+    Args:
+        model: the model's name.
+        version: its version.
+        outputs: by name, dtype and shape.
+    """
+    head = pb.ModelInferResponse(model_name=model, model_version=version)
+    for name, dtype, shape in outputs:
+        head.outputs.add(name=name, datatype=datatypes.datatype_in(dtype), shape=shape)
+    return head
 
 
 def _metadata(info: TensorInfo) -> pb.ModelMetadataResponse.TensorMetadata:
@@ -343,10 +354,10 @@ def statistics(found: Iterable[tuple[str, str, Statistics]]) -> pb.ModelStatisti
                 inference_stats=pb.InferStatistics(
                     success=_duration(stats.success),
                     fail=_duration(stats.fail),
-                    queue=_duration(stats.queue),
-                    compute_input=_duration(stats.prepare),
-                    compute_infer=_duration(stats.compute),
-                    compute_output=_duration(stats.finish),
+                    queue=_duration(Duration(stats.success.count, stats.queue_ns)),
+                    compute_input=_duration(Duration(stats.success.count, stats.prepare_ns)),
+                    compute_infer=_duration(Duration(stats.success.count, stats.compute_ns)),
+                    compute_output=_duration(Duration(stats.success.count, stats.finish_ns)),
                 ),
                 batch_stats=[
                     pb.InferBatchStatistics(batch_size=size, compute_infer=_duration(runs))

@@ -9,7 +9,7 @@ from typing import TypeAlias, cast, get_args
 
 from pyconv.engines.base import EngineName
 from pyconv.errors import InputError
-from pyconv.server.requests import Examination
+from pyconv.server.requests import NOTHING_ELSE, TOLERANCE, Examination
 
 Parameters: TypeAlias = Mapping[str, bool | int | float | str]
 
@@ -69,8 +69,8 @@ def examination(parameters: Parameters) -> Examination:
         InputError: a parameter is not what it must be.
     """
     if not parameters:
-        return _NOTHING
-    tolerance = parameters.get("tolerance", 1e-4)
+        return NOTHING_ELSE
+    tolerance = parameters.get("tolerance", TOLERANCE)
     if isinstance(tolerance, bool | str) or not 0 <= tolerance < float("inf"):
         raise InputError(f"parameter 'tolerance': expected a number from 0, got {tolerance!r}")
     profile = parameters.get("profile", False)
@@ -82,9 +82,6 @@ def examination(parameters: Parameters) -> Examination:
         profile=profile,
         silenced=_silenced(parameters.get("silence", "{}")),
     )
-
-
-_NOTHING = Examination()
 
 
 def _silenced(text: bool | float | str) -> dict[str, list[int]]:

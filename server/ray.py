@@ -23,7 +23,6 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from pyconv import bundled
-from pyconv.cluster import join
 from pyconv.errors import MissingExtraError, ServerError
 from pyconv.server import status
 from pyconv.server.authentication import REFUSAL
@@ -82,7 +81,9 @@ class Copy:
         self._inference = Inference(Models(), settings)
         self._repository = Repository(self._inference, settings)
         await self._repository.start()
-        self._health = Health([_CLASSIFIER.full_name, _OPEN_INFERENCE.full_name])
+        self._health = Health(
+            [_CLASSIFIER.full_name, _OPEN_INFERENCE.full_name], self._repository.state
+        )
         self._servicers = {
             _HEALTH.name: self._health,
             _CLASSIFIER.name: Classifier(self._inference),
@@ -257,7 +258,11 @@ def serve(
     Security.of(settings)
     if settings.port == 0:
         settings = replace(settings, port=_free_port())
-    join(settings.ray_address)
+    if not ray.is_initialized():
+        try:
+            ray.init(settings.ray_address, log_to_driver=False, logging_level=logging.WARNING)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ServerError(f"no Ray cluster at {settings.ray_address}: {error}") from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     told = threading.Event()
     for number in signals:

@@ -98,6 +98,13 @@ class Repository:
             return False
         return self.ready
 
+    def state(self, name: str) -> bool | None:
+        """Whether a model is ready; None where there is none of that name, loaded or not."""
+        if self.is_ready(name):
+            return True
+        known = name in self._models.names or name in self._given or name in self._failures
+        return False if known or name in self._on_disk() else None
+
     def index(self) -> Sequence[Entry]:
         """Every version of every model, loaded or not."""
         entries = []

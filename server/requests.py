@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 from pyconv.engines.base import Array, EngineName
 from pyconv.model import Prediction
@@ -23,8 +24,7 @@ Images: TypeAlias = Sequence[PictureFile] | Array
 """Picture files, or prepared images (n, h, w) or (n, h, w, c) in uint8 or float32."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """Which model, on which engine; empty and None leave the choice to the server."""
 
     name: str = ""
@@ -50,6 +50,8 @@ class Run:
         prepare_ms: wall-clock time spent on decoding and preparing pictures.
         queue_ms: wall-clock time spent on waiting for a thread.
         compute_ms: wall-clock time spent in the engine, for all requests that ran together.
+        facts: what else was asked to be told: `comparison` and `profile`, as
+            `pyconv.server.examination` makes them.
     """
 
     served: ServedModel
@@ -57,6 +59,7 @@ class Run:
     prepare_ms: float
     queue_ms: float
     compute_ms: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,38 @@ class HeatMap:
     high: float
 
 
+TOLERANCE = 1e-4
+"""By how much of its largest value a layer, or an output, may differ between the engines."""
+
+
 @dataclass(frozen=True, slots=True)
-class TensorRequest:
+class Examination:
+    """What a request asks beyond outputs; such a request runs alone, and on a thread.
+
+    Attributes:
+        compare: whether both engines run, and are compared layer by layer.
+        tolerance: by how much of a layer's largest value they may differ.
+        profile: whether to tell what each step of the program took.
+        silenced: by layer, the channels that are 0 to the layers after it.
+        replaced: by layer, what takes the place of its output, in Keras' layout.
+    """
+
+    compare: bool = False
+    tolerance: float = TOLERANCE
+    profile: bool = False
+    silenced: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    replaced: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is."""
+        return self.compare or self.profile or bool(self.silenced) or bool(self.replaced)
+
+
+NOTHING_ELSE = Examination()
+
+
+class TensorRequest(NamedTuple):
     """A run asked for by tensor names.
 
     Attributes:
@@ -126,41 +159,18 @@ class TensorRequest:
     selection: Selection
     inputs: Mapping[str, Array]
     outputs: Sequence[OutputChoice] = ()
-    examination: Examination = field(default_factory=lambda: Examination())
+    examination: Examination = NOTHING_ELSE
 
 
-@dataclass(frozen=True, slots=True)
-class Examination:
-    """What a request asks beyond outputs; such a request runs alone, and on a thread.
-
-    Attributes:
-        compare: whether both engines run, and are compared layer by layer.
-        tolerance: by how much of a layer's largest value they may differ.
-        profile: whether to tell what each step of the program took.
-        silenced: by layer, the channels that are 0 to the layers after it.
-    """
-
-    compare: bool = False
-    tolerance: float = 1e-4
-    profile: bool = False
-    silenced: Mapping[str, Sequence[int]] = field(default_factory=dict)
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything is."""
-        return self.compare or self.profile or bool(self.silenced)
-
-
-@dataclass(frozen=True, slots=True)
-class Inferred:
+class Inferred(NamedTuple):
     """The answer to `Inference.infer`.
 
     Attributes:
         served: the model that answered.
         outputs: what was wanted, by name and in order; classes are text (`object`).
-        facts: what else was asked to be told, by the name of a response's parameter.
+        facts: what else was asked to be told, as JSON by the name of a response's parameter.
     """
 
     served: ServedModel
     outputs: Sequence[tuple[str, Array]]
-    facts: Mapping[str, str | float] = field(default_factory=dict)
+    facts: Mapping[str, str] = MappingProxyType({})

@@ -361,7 +361,7 @@ def _answer(given_id: str, inferred: Inferred, binary: list[bool]) -> web.Respon
     outputs: list[dict[str, Any]] = []
     contents: list[bytes] = []
     for (name, array), raw in zip(inferred.outputs, binary, strict=True):
-        datatype = datatypes.datatype_in(array)
+        datatype = datatypes.datatype_in(array.dtype)
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
         if raw:
             data = datatypes.to_bytes(array)

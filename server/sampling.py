@@ -13,16 +13,14 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from pyconv.server.examination import compare_outputs
+from pyconv.server.examination import compare_outputs, layer_seconds
 from pyconv.server.metrics import Metrics
 from pyconv.server.models import Models, ServedModel
+from pyconv.server.requests import TOLERANCE
 from pyconv.server.scheduler import Tensors
 from pyconv.server.settings import Settings
 
 _log = logging.getLogger("pyconv.server")
-
-TOLERANCE = 1e-4
-"""By how much of its largest value an output may differ before the engines are said to disagree."""
 
 
 class Sampling:
@@ -93,9 +91,15 @@ class Sampling:
 
         def work() -> None:
             found = served.model.run(inputs, list(dict.fromkeys(tensors.values())))
+            seconds = layer_seconds(served, inputs)
             for name, tensor in tensors.items():
                 values = found[tensor]
-                told = (float(values.mean()), float(values.std()), float((values == 0).mean()))
+                told = (
+                    float(values.mean()),
+                    float(values.std()),
+                    float((values == 0).mean()),
+                    seconds.get(name),
+                )
                 loop.call_soon_threadsafe(
                     self._metrics.observed, served.name, served.version, name, told
                 )

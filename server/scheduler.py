@@ -11,6 +11,12 @@ A run that is known to take no longer than `QUICK_S`, which is what a request's 
 anyway, is done on the event loop at once: to hand it to a thread and back would keep the loop busy
 for as long, and the request waiting for longer. Everything but the other runs happens there too,
 and needs no locks.
+
+Where the loop has no time to spare, quick requests wait until `GATHERED` of them are there. A run
+of several takes less than as many runs: the weights pass through the caches once, which then hold
+what the loop itself works on. From then on answers leave and requests come in groups, which spares
+turns of the loop. Nobody waits for longer than `GATHER_S`, and nobody at all for a while where too
+few others came in that time.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -36,6 +42,18 @@ Tensors: TypeAlias = Mapping[str, Array]
 
 QUICK_S = 0.0005
 """The longest run that is done on the event loop."""
+
+GATHERED = 4
+"""How many quick requests run together where the event loop is busy."""
+
+GATHER_S = 0.003
+"""The longest that one of them waits for the others."""
+
+BUSY_SHARE = 0.75
+"""How much of its time an event loop is at work that has none to spare."""
+
+_LOOK_EVERY = 32  # requests
+_FEWEST_ALONE, _MOST_ALONE = 32, 1024
 
 
 PART_IMAGES = 32
@@ -53,8 +71,7 @@ class Runner(Protocol):
         """Compute the tensors of these names from inputs by name; the threads come here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a request.
 
     Attributes:
@@ -124,6 +141,9 @@ class Lane:
         self._scheduler = scheduler
         self._jobs: deque[_Job] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._gathering = False
+        self._alone = 0  # how many quick requests do not wait for others
+        self._next_alone = _FEWEST_ALONE
         self._job_s = 0.0  # what one request takes of a thread, on the average
 
     @contextmanager
@@ -166,6 +186,11 @@ class Lane:
             Exception: whatever the run raised.
         """
         self._refuse_if_full()
+        quick = images * self.runner.image_s <= QUICK_S and not self.max_wait_s
+        if quick and not self._jobs and (key is None or not self._gathers()):
+            return self._run_here(inputs, outputs, images, deadline)
+        if quick and key is not None and self._gathering:
+            return await self._enqueue(inputs, outputs, images, key, deadline, gather=True)
         parts = min(self._scheduler.free, images // PART_IMAGES)
         if key is None or parts < 2 or self._jobs:
             return await self._enqueue(inputs, outputs, images, key, deadline)
@@ -197,13 +222,47 @@ class Lane:
         images: int,
         key: Hashable,
         deadline: float | None,
+        *,
+        gather: bool = False,
     ) -> Outcome:
         loop = asyncio.get_running_loop()
         job = _Job(key, inputs, outputs, images, deadline, loop.create_future())
         self._jobs.append(job)
         self.waiting += 1
-        self._scheduler.wake(loop)
+        if not gather or len(self._jobs) >= GATHERED:
+            self._scheduler.wake(loop)
+        elif self._timer is None:
+            self._timer = loop.call_later(GATHER_S, self._give_up_gathering, loop)
         return await job.future
+
+    def _run_here(
+        self, inputs: Tensors, outputs: Sequence[str], images: int, deadline: float | None
+    ) -> Outcome:
+        """Run at once, on the event loop."""
+        started = time.monotonic()
+        if deadline is not None and started >= deadline:
+            raise DeadlineError("the deadline passed before the request was computed")
+        tensors = self.runner.run(inputs, outputs)
+        took = time.monotonic() - started
+        self.learn(took)
+        self._scheduler.observe(self.runner, images, took)
+        return Outcome(tensors, 0.0, took, images)
+
+    def _gathers(self) -> bool:
+        """Whether a quick request shall wait for others; asked at each that finds none waiting."""
+        if self._alone:
+            self._alone -= 1
+            return False
+        self._gathering = self._gathering or self._scheduler.load.is_high()
+        return self._gathering
+
+    def _give_up_gathering(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Too few came: there may be no more callers than that."""
+        self._timer = None
+        self._gathering = False
+        self._alone = self._next_alone
+        self._next_alone = min(2 * self._next_alone, _MOST_ALONE)
+        self._scheduler.wake(loop)
 
     def next_batch(self, now: float) -> _Batch | None:
         """What may run now; jobs that nobody waits for any more are dropped on the way."""
@@ -234,11 +293,19 @@ class Lane:
             self._wait_for_company(first.future.get_loop(), patience)
             return None
         self.waiting -= len(jobs)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if len(jobs) >= GATHERED:
+            self._next_alone = max(self._next_alone // 2, _FEWEST_ALONE)
         return _Batch(self, jobs, images)
 
     def note(self, batch: _Batch) -> None:
         """Learn from a run what a request takes."""
-        took = (batch.ended - batch.started) / len(batch.jobs)
+        self.learn((batch.ended - batch.started) / len(batch.jobs))
+
+    def learn(self, took: float) -> None:
+        """A request took so many seconds of a thread."""
         self._job_s = took if not self._job_s else 0.9 * self._job_s + 0.1 * took
 
     def _dropped(self, job: _Job, now: float) -> bool:
@@ -278,12 +345,15 @@ class Scheduler:
 
     Attributes:
         threads: as given.
+        observe: as given.
         free: how many of them have nothing to do.
+        load: of the event loop.
     """
 
     def __init__(self, threads: int, observe: Observer = lambda *_: None) -> None:
         self.threads = threads
-        self._observe = observe
+        self.observe = observe
+        self.load = LoopLoad()
         self.free = threads
         self._work: SimpleQueue[_Batch | None] = SimpleQueue()
         self._lanes: deque[Lane] = deque()  # the one whose turn it is stands first
@@ -368,7 +438,7 @@ class Scheduler:
             else:
                 outcome = Outcome(result, batch.started - job.since, took, batch.images)
                 job.future.set_result(outcome)
-        self._observe(batch.lane.runner, batch.images, took)
+        self.observe(batch.lane.runner, batch.images, took)
 
 
 def _run(batch: _Batch) -> None:
@@ -404,3 +474,23 @@ def _run_alone(lane: Lane, job: _Job) -> Tensors | Exception:
         return lane.runner.run(job.inputs, job.outputs)
     except Exception as error:
         return error
+
+
+class LoopLoad:
+    """How much of its time the event loop's thread is at work."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._is_high = False
+        self._now = time.monotonic()
+        self._cpu = time.thread_time()
+
+    def is_high(self) -> bool:
+        """Whether it has none to spare; asked on the loop's thread, request by request."""
+        self._asked += 1
+        if self._asked >= _LOOK_EVERY:
+            self._asked = 0
+            now, cpu = time.monotonic(), time.thread_time()
+            self._is_high = cpu - self._cpu > BUSY_SHARE * (now - self._now)
+            self._now, self._cpu = now, cpu
+        return self._is_high

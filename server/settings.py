@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyconv import bundled
@@ -17,6 +18,17 @@ DEFAULT_PORT = 50051
 DEFAULT_HTTP_PORT = 8080
 """Of `pyconv serve`; a server inside a program has no HTTP unless it is told to."""
 MIB = 1 << 20
+
+
+ENGINES: Mapping[str, Sequence[EngineName]] = {
+    "native": ("native",),
+    "onnxruntime": ("onnxruntime",),
+    "both": ("native", "onnxruntime"),
+}
+"""What people write for the engines that a model is loaded on, the default first."""
+
+
+_OWN = re.compile("(?:;(engine|max_batch|max_wait_ms)=([^;]*))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +55,57 @@ class ModelSpec:
     def parse(cls, text: str) -> ModelSpec:
         """Read `NAME=PATH`, a bundled name, or a path, whose name is then the file's stem.
 
+        Semicolons divide it from settings of this model alone, in the terms of the server's own.
+
         >>> ModelSpec.parse("shoes=runs/7/model.onnx")
         ModelSpec(name='shoes', source='runs/7/model.onnx')
-        >>> ModelSpec.parse("runs/shoes.onnx")
-        ModelSpec(name='shoes', source='runs/shoes.onnx')
+        >>> ModelSpec.parse("runs/shoes.onnx;engine=both;max_batch=16;max_wait_ms=2")
+        ModelSpec(name='shoes', source='runs/shoes.onnx', engines=('native', 'onnxruntime'), …)
 
         Raises:
-            InputError: nothing stands before or after the sign.
+            InputError: nothing stands before or after the sign, or a setting makes no sense.
         """
-        name, sign, source = text.partition("=")
-        if not sign or Path(text).is_file():  # a file's own name may hold the sign
-            return cls(text if text in bundled.names() else Path(text).stem, text)
-        if not name or not source:
+        # A file's own name may hold semicolons, too.
+        source = text if Path(text).is_file() else re.sub(f"{_OWN.pattern}+$", "", text)
+        settings = _OWN.findall(text[len(source) :])
+        name, sign, path = source.partition("=")
+        if not sign or Path(source).is_file():  # a file's own name may hold the sign
+            name, path = source if source in bundled.names() else Path(source).stem, source
+        if not name or not path:
             raise InputError(f"model: expected NAME=PATH, a bundled name or a path, got {text!r}")
-        return cls(name, source)
+        spec = cls(name, path)
+        for key, value in settings:
+            spec = spec._with(key, value)
+        return spec
+
+    @property
+    def text(self) -> str:
+        """What `parse` reads as this."""
+        named = f"{self.name}={self.source}"
+        plain = ModelSpec(self.name, self.source)
+        parts = [self.source if ModelSpec.parse(self.source) == plain else named]
+        if self.engines:
+            parts.append(f"engine={'both' if len(self.engines) > 1 else self.engines[0]}")
+        if self.max_batch is not None:
+            parts.append(f"max_batch={self.max_batch}")
+        if self.max_wait_ms is not None:
+            parts.append(f"max_wait_ms={self.max_wait_ms:g}")
+        return ";".join(parts)
+
+    def _with(self, key: str, value: str) -> ModelSpec:
+        if key == "engine" and value in ENGINES:
+            return replace(self, engines=ENGINES[value])
+        try:
+            if key == "max_batch" and int(value) >= 1:
+                return replace(self, max_batch=int(value))
+            if key == "max_wait_ms" and 0 <= float(value) < float("inf"):
+                return replace(self, max_wait_ms=float(value))
+        except ValueError:
+            pass
+        raise InputError(
+            f"model {self.name!r}: expected engine={'|'.join(ENGINES)}, max_batch=N from 1 or "
+            f"max_wait_ms=MS from 0 after the semicolon, got {key}={value}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,8 @@ class Duration:
 class Measured:
     """One request, while it is answered."""
 
+    __slots__ = ("compute_ns", "images", "prepare_ns", "queue_ns", "started_ns")
+
     def __init__(self) -> None:
         self.started_ns = time.perf_counter_ns()
         self.images = 0
@@ -51,10 +53,9 @@ class Statistics:
         images: images of the requests that were answered.
         success: requests that were answered, from arrival to answer.
         fail: requests that were not.
-        queue: the waiting of those answered.
-        prepare: the preparing of their images.
-        compute: the runs that they were part of.
-        finish: from the run to the answer.
+        queue_ns: the waiting of those answered.
+        prepare_ns: the preparing of their images.
+        compute_ns: the runs that they were part of.
         runs: runs of the network, by the number of images.
     """
 
@@ -62,22 +63,29 @@ class Statistics:
     images: int = 0
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
-    queue: Duration = field(default_factory=Duration)
-    prepare: Duration = field(default_factory=Duration)
-    compute: Duration = field(default_factory=Duration)
-    finish: Duration = field(default_factory=Duration)
+    queue_ns: int = 0
+    prepare_ns: int = 0
+    compute_ns: int = 0
     runs: dict[int, Duration] = field(default_factory=dict)
+
+    @property
+    def finish_ns(self) -> int:
+        """From the run to the answer, of the requests that were answered."""
+        return max(0, self.success.ns - self.prepare_ns - self.queue_ns - self.compute_ns)
 
     def answered(self, request: Measured, took_ns: int) -> None:
         """Count a request that got its answer."""
-        before_ns = request.prepare_ns + request.queue_ns + request.compute_ns
         self.images += request.images
-        self.success.add(took_ns)
-        self.prepare.add(request.prepare_ns)
-        self.queue.add(request.queue_ns)
-        self.compute.add(request.compute_ns)
-        self.finish.add(max(0, took_ns - before_ns))
+        self.success.count += 1
+        self.success.ns += took_ns
+        self.prepare_ns += request.prepare_ns
+        self.queue_ns += request.queue_ns
+        self.compute_ns += request.compute_ns
 
     def note_run(self, images: int, seconds: float) -> None:
         """Count one run."""
-        self.runs.setdefault(images, Duration()).add(int(seconds * 1e9))
+        duration = self.runs.get(images)
+        if duration is None:
+            duration = self.runs[images] = Duration()
+        duration.count += 1
+        duration.ns += int(seconds * 1e9)

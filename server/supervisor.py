@@ -7,7 +7,6 @@ they come and go; it serves nothing itself.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import multiprocessing
 import os
@@ -24,7 +23,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from pyconv.errors import ModelError, PyconvError, ServerError
-from pyconv.server import logs
+from pyconv.server import event_loop, logs
 from pyconv.server.app import Server, serve
 from pyconv.server.settings import Settings
 
@@ -215,7 +214,7 @@ def _work(settings: Settings, metrics: Path, pipe: Connection) -> None:
         threading.Thread(target=_end_with_the_supervisor, args=(pipe,), daemon=True).start()
 
     try:
-        asyncio.run(serve(settings, tell, signals=(signal.SIGTERM,)))
+        event_loop.run(serve(settings, tell, signals=(signal.SIGTERM,)))
     except PyconvError as error:
         # The exact kind may not be made anew from its message alone.
         kind = ModelError if isinstance(error, ModelError) else ServerError

@@ -29,7 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="models",
         action="append",
         metavar="MODEL",
-        help="a bundled model's name, an .onnx file, or NAME=FILE to choose its name; may be "
+        help="a bundled model's name, an .onnx file, or NAME=FILE to choose its name, with "
+        "settings of its own after semicolons: 'fashion;engine=both;max_batch=16'; may be "
         "given several times (default: every bundled model, where there is no --model-dir)",
     )
     models.add_argument(
@@ -309,9 +310,8 @@ exit status: 0 after SIGTERM or Ctrl-C, 1 if the server cannot start"""
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    import asyncio
 
-    from pyconv.server import logs
+    from pyconv.server import event_loop, logs
     from pyconv.server.app import Server, serve
     from pyconv.server.configuration import gather, setting_names
     from pyconv.server.supervisor import Serving, supervise
@@ -350,7 +350,7 @@ def run(args: argparse.Namespace) -> int:
     elif settings.workers > 1:
         supervise(settings, tell)
     else:
-        asyncio.run(serve(settings, tell))
+        event_loop.run(serve(settings, tell))
     return 0
 
 

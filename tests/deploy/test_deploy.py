@@ -26,7 +26,7 @@ def _metrics() -> dict[str, set[str]]:
     metrics.refused("m", "1", "INTERNAL")
     metrics.ran("m", "1", "native", 1, 0.1)
     metrics.shadowed("m", "1", agrees=False)
-    metrics.observed("m", "1", "conv2d", (0.0, 1.0, 0.5))
+    metrics.observed("m", "1", "conv2d", (0.0, 1.0, 0.5, 1e-5))
     # Whatever is added to the metrics has to be counted above, to show its labels here.
     assert all(family.samples for family in metrics.collect())
     found: dict[str, set[str]] = {}

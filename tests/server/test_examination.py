@@ -306,6 +306,14 @@ async def test_observed_layers_are_measured(settings: Settings) -> None:
     assert float(value) == pytest.approx((layer == 0).mean())
 
 
+async def test_observed_layers_tell_their_time(settings: Settings) -> None:
+    asked = {"observed_layers": ["conv2d"], "observed_share": 1.0}
+    line = await _sampled(settings, "pyconv_layer_seconds", **asked)
+    labels, value = line.split()
+    assert labels == 'pyconv_layer_seconds{layer="conv2d",model="small",version="1"}'
+    assert 0 < float(value) < 0.1
+
+
 def test_a_served_model_knows_its_time(inference: Inference) -> None:
     served = inference.models.select("small", None)
     assert isinstance(served, ServedModel)

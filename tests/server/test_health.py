@@ -12,6 +12,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pyconv.server.background import BackgroundServer
 from pyconv.server.settings import Settings
+from pyconv.v2 import open_inference_pb2_grpc
+from pyconv.v2.open_inference_pb2 import (
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
+)
 
 _CLASSIFIER = "pyconv.v1.Classifier"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -98,3 +103,18 @@ def test_reflection_tells_the_whole_protocol(channel: grpc.Channel) -> None:
         "ListModels",
         "DescribeModel",
     ]
+
+
+def test_a_model_is_healthy_while_it_is_loaded(settings: Settings) -> None:
+    request = health_pb2.HealthCheckRequest(service="plain")
+    with (
+        BackgroundServer(settings) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        models: Any = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        heard = (answer.status for answer in _health(channel).Watch(request, timeout=30))
+        assert _health(channel).Check(request, timeout=5).status == next(heard) == _SERVING
+        models.RepositoryModelUnload(RepositoryModelUnloadRequest(model_name="plain"), timeout=5)
+        assert _health(channel).Check(request, timeout=5).status == next(heard) == _NOT_SERVING
+        models.RepositoryModelLoad(RepositoryModelLoadRequest(model_name="plain"), timeout=20)
+        assert _health(channel).Check(request, timeout=5).status == next(heard) == _SERVING

@@ -17,6 +17,7 @@ from PIL import Image
 import pyconv
 from pyconv.engines.base import Array, EngineName
 from pyconv.errors import InputError, ModelError, PictureError
+from pyconv.server import scheduler
 from pyconv.server.errors import BusyError, DeadlineError, LimitError, NotFoundError
 from pyconv.server.inference import Inference
 from pyconv.server.models import Models, ServedModel
@@ -481,3 +482,45 @@ def test_open_streams_are_limited(settings: Settings) -> None:
             pass
         with inference.stream():
             pass
+
+
+async def test_quick_requests_run_together_where_the_event_loop_is_busy(
+    inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    real = ServedModel.run
+
+    def watched(served: ServedModel, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        runs.append(len(inputs["pixels"]))
+        return real(served, inputs, outputs)
+
+    monkeypatch.setattr(ServedModel, "run", watched)
+    monkeypatch.setattr("pyconv.server.scheduler.LoopLoad.is_high", lambda _: True)
+    served = inference.models.select("small", None)
+    monkeypatch.setattr(served, "image_s", 1e-5)
+    images = np.random.default_rng(4).integers(0, 256, (8, 6, 8), np.uint8)
+    expected = served.model.classify(images, top=1)
+    together = [inference.classify(_SMALL, images[n : n + 1], 1) for n in range(8)]
+    for answer, row in zip(await asyncio.gather(*together), expected, strict=True):
+        assert answer.predictions[0][0].label == row[0].label
+    assert runs == [8]
+    runs.clear()
+    # Three wait for a fourth that does not come, and then nobody waits for a while.
+    before = time.monotonic()
+    few = [inference.classify(_SMALL, images[n : n + 1], 1) for n in range(3)]
+    await asyncio.gather(*few)
+    assert time.monotonic() - before >= scheduler.GATHER_S
+    assert runs == [3]
+    assert (await inference.classify(_SMALL, images[:1], 1)).run.queue_ms == 0
+
+
+def test_an_event_loop_is_busy_where_its_thread_is() -> None:
+    load = scheduler.LoopLoad()
+    begun = time.thread_time()
+    while time.thread_time() - begun < 0.05:
+        busy = load.is_high()
+    assert busy
+    for _ in range(40):
+        time.sleep(0.001)
+        busy = load.is_high()
+    assert not busy

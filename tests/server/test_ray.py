@@ -398,12 +398,11 @@ def test_parquet_with_activations(
         (["a", "b", "--out", "c"], "expected one folder or Parquet file, got 2 paths"),
         (["a"], "expected a folder for the results"),
         (["nowhere", "--out", "{tmp}/out"], "nowhere: there is no such file or folder"),
-        (["{tmp}/none", "--out", "{tmp}/out"], "expected a folder with picture files"),
+        (["{tmp}", "--out", "{tmp}/out"], "expected a folder with picture files"),
         (["{tmp}", "--out", "{tmp}/out", "--layer", "conv"], "there is no layer 'conv'; did you"),
         (["{tmp}", "--out", "{tmp}/out", "--server", "x:1"], "do not go with --ray"),
         (["{tmp}/t.parquet", "--out", "{tmp}/out"], "there is no column 'image'"),
         (["{tmp}", "--out", "{tmp}/out", "--part", "0"], "--part: expected at least 1, got 0"),
-        (["{tmp}/some", "--out", "{tmp}/out", "--ray-address", "127.0.0.1:1"], "no Ray cluster"),
     ],
 )
 def test_classify_on_ray_that_makes_no_sense(
@@ -411,12 +410,8 @@ def test_classify_on_ray_that_makes_no_sense(
 ) -> None:
     import pyarrow as pa
 
-    (tmp_path / "none").mkdir()
-    (tmp_path / "some").mkdir()
-    (tmp_path / "some" / "a.png").touch()
     if "t.parquet" in arguments[0]:
         parquet.write_table(pa.table({"x": [1]}), tmp_path / "t.parquet")
     told = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
-    ray.shutdown()  # of the cluster that other tests are on
     assert main(["classify", "--ray", *told]) == 1
     assert message in capsys.readouterr().err

@@ -29,6 +29,22 @@ def test_spec_of_a_file_whose_name_holds_the_sign(tmp_path: Path) -> None:
     assert ModelSpec.parse(str(path)) == ModelSpec("rate=0.1", str(path))
 
 
+def test_spec_with_settings_of_its_own() -> None:
+    text = "shoes=a.onnx;engine=both;max_batch=16;max_wait_ms=2.5"
+    spec = ModelSpec.parse(text)
+    engines = ("native", "onnxruntime")
+    assert spec == ModelSpec("shoes", "a.onnx", "1", engines, 16, 2.5)
+    assert spec.text == text
+    assert ModelSpec.parse("fashion;engine=onnxruntime").text == "fashion;engine=onnxruntime"
+    assert ModelSpec.parse("runs/shoes.onnx").text == "runs/shoes.onnx"
+
+
+@pytest.mark.parametrize("setting", ["engine=fast", "max_batch=0", "max_batch=x", "max_wait_ms=-1"])
+def test_spec_with_a_senseless_setting_is_refused(setting: str) -> None:
+    with pytest.raises(InputError, match=f"model 'shoes': expected engine=native.*got {setting}"):
+        ModelSpec.parse(f"shoes=a.onnx;{setting}")
+
+
 @pytest.mark.parametrize("text", ["=model.onnx", "shoes="])
 def test_spec_without_a_part_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="expected NAME=PATH"):
