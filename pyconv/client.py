@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
@@ -35,6 +35,76 @@ Layers: TypeAlias = Sequence[str] | Mapping[str, Sequence[int]]
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What a request asks besides its answer.
+
+    Attributes:
+        compare: run both engines, and compare them layer by layer; the native one answers.
+        tolerance: by how much of its largest value a layer may differ before it diverges.
+        profile: tell what each step of the native program takes.
+        silenced: by layer, channels that are 0 to the layers after it.
+        replaced: by layer, what takes the place of its output: float32 in the shape in which
+            `Client.activations` gives the whole layer. Edits go with neither `compare` nor
+            `profile`.
+    """
+
+    compare: bool = False
+    tolerance: float = 1e-4
+    profile: bool = False
+    silenced: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    replaced: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDifference:
+    """How far the engines are apart in one layer.
+
+    Attributes:
+        name: the layer.
+        largest_difference: of their values, in absolute terms.
+        largest_value: that onnxruntime found, in absolute terms.
+    """
+
+    name: str
+    largest_difference: float
+    largest_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The native engine beside onnxruntime.
+
+    Attributes:
+        layers: every layer in the order of the network, and then the graph's outputs.
+        first_diverging: the first one that differs by more than the tolerance; None if none does.
+    """
+
+    layers: Sequence[LayerDifference]
+    first_diverging: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepProfile:
+    """One step of the native engine's program, for all images of the request together.
+
+    Attributes:
+        layers: those that it computes; what is fused is one step.
+        operator: the native operator.
+        algorithm: how it is computed.
+        ms: the least of three runs, wall clock.
+        flops: floating-point operations.
+        bytes: what it puts out.
+    """
+
+    layers: Sequence[str]
+    operator: str
+    algorithm: str
+    ms: float
+    flops: int
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """What a server said to `Client.classify`.
@@ -46,6 +116,8 @@ class Classification:
         prepare_ms: the server's time for decoding and preparing the pictures, wall clock.
         compute_ms: the engine's time for all images together, wall clock.
         inputs: the images as the network saw them, (n, h, w, c); None unless asked for.
+        comparison: of the engines; None unless asked for.
+        steps: what each step of the program took; empty unless asked for.
     """
 
     predictions: Sequence[Sequence[Prediction]]
@@ -54,6 +126,8 @@ class Classification:
     prepare_ms: float
     compute_ms: float
     inputs: Array | None = None
+    comparison: Comparison | None = None
+    steps: Sequence[StepProfile] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +141,8 @@ class Activations:
         prepare_ms: the server's time for decoding and preparing the pictures, wall clock.
         compute_ms: the engine's time for all images together, wall clock.
         inputs: the images as the network saw them, (n, h, w, c); None unless asked for.
+        comparison: of the engines; None unless asked for.
+        steps: what each step of the program took; empty unless asked for.
     """
 
     layers: Mapping[str, Array]
@@ -75,6 +151,8 @@ class Activations:
     prepare_ms: float
     compute_ms: float
     inputs: Array | None = None
+    comparison: Comparison | None = None
+    steps: Sequence[StepProfile] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +187,11 @@ class LayerDescription:
         parameters: count of its weights.
         flops: floating-point operations for one image; None where they are not known.
         algorithm: how the native engine computes it; empty for other engines.
+        filters: its channels; None where they are not known.
+        receptive_field: rows and columns of the picture that one of its values sees; None where
+            there is no such area.
+        stride: by how many rows and columns that moves from one value to the next; None where it
+            does not move evenly.
     """
 
     name: str
@@ -117,6 +200,9 @@ class LayerDescription:
     parameters: int
     flops: int | None
     algorithm: str
+    filters: int | None
+    receptive_field: tuple[int, ...] | None
+    stride: tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +333,7 @@ class Client:
         engine: EngineName | None = None,
         top: int = 1,
         return_inputs: bool = False,
+        examination: Examination | None = None,
     ) -> Classification:
         """The likeliest classes of each image.
 
@@ -257,12 +344,15 @@ class Client:
             engine: the server's default if None.
             top: how many classes an image.
             return_inputs: also return the images as the network saw them.
+            examination: what else is asked.
 
         Raises:
-            InputError: the server refuses the images, the model's name or the engine.
+            InputError: the server refuses the images, the model's name, the engine or an edit.
             ModelError: the model is no classifier.
         """
         request = _classify_request(images, model, engine, top, return_inputs)
+        if examination is not None:
+            request.examination.CopyFrom(_examination(examination))
         return _classification(self._call(self._stub.Classify, request))
 
     def classify_stream(
@@ -339,6 +429,7 @@ class Client:
         model: str = "",
         engine: EngineName | None = None,
         return_inputs: bool = False,
+        examination: Examination | None = None,
     ) -> Activations:
         """What chosen layers put out.
 
@@ -349,11 +440,15 @@ class Client:
             model: as for `classify`.
             engine: as for `classify`.
             return_inputs: as for `classify`.
+            examination: as for `classify`.
 
         Raises:
-            InputError: the server refuses the images, or knows no such layer, channel or model.
+            InputError: the server refuses the images or an edit, or knows no such layer, channel
+                or model.
         """
         request = _activations_request(images, layers, model, engine)
+        if examination is not None:
+            request.examination.CopyFrom(_examination(examination))
         request.format = pb.ACTIVATION_FORMAT_TENSOR
         request.return_inputs = return_inputs
         response = self._call(self._stub.Activations, request)
@@ -511,6 +606,20 @@ def _classify_request(
     )
 
 
+def _examination(asked: Examination) -> pb.Examination:
+    message = pb.Examination(
+        compare_engines=asked.compare, tolerance=asked.tolerance, profile=asked.profile
+    )
+    for name in dict.fromkeys([*asked.replaced, *asked.silenced]):
+        channels = asked.silenced.get(name, ())
+        if any(channel < 0 for channel in channels):
+            raise InputError(f"layer {name!r}: expected channels from 0, got {list(channels)}")
+        edit = message.edits.add(layer=name, silenced=channels)
+        if name in asked.replaced:
+            edit.replacement.CopyFrom(tensor_to_wire(asked.replaced[name]))
+    return message
+
+
 def _activations_request(
     images: Images, layers: Layers | None, model: str, engine: EngineName | None
 ) -> pb.ActivationsRequest:
@@ -560,7 +669,23 @@ def _run(response: pb.ClassifyResponse | pb.ActivationsResponse) -> dict[str, An
         "prepare_ms": response.timing.prepare_ms,
         "compute_ms": response.timing.compute_ms,
         "inputs": tensor_from_wire(response.inputs) if response.HasField("inputs") else None,
+        "comparison": _comparison(response.findings.comparison)
+        if response.findings.HasField("comparison")
+        else None,
+        "steps": tuple(
+            StepProfile(
+                tuple(step.layers), step.operator, step.algorithm, step.ms, step.flops, step.bytes
+            )
+            for step in response.findings.steps
+        ),
     }
+
+
+def _comparison(told: pb.Comparison) -> Comparison:
+    rows = [
+        LayerDifference(row.name, row.largest_difference, row.largest_value) for row in told.layers
+    ]
+    return Comparison(tuple(rows), told.first_diverging or None)
 
 
 def _channels_last(layer: pb.LayerActivation) -> Array:
@@ -580,4 +705,7 @@ def _layer_description(layer: pb.LayerSummary) -> LayerDescription:
         parameters=layer.parameters,
         flops=layer.flops if layer.HasField("flops") else None,
         algorithm=layer.algorithm,
+        filters=layer.filters if layer.HasField("filters") else None,
+        receptive_field=tuple(layer.receptive_field) or None,
+        stride=tuple(layer.stride) or None,
     )

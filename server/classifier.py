@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,7 +14,9 @@ from pyconv.metadata import InputContract, OutputKind, PictureStyle
 from pyconv.server import status
 from pyconv.server.inference import Inference
 from pyconv.server.requests import (
+    TOLERANCE,
     Classified,
+    Examination,
     HeatMap,
     Images,
     LayerChoice,
@@ -111,9 +113,10 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
         self, request: pb.ClassifyRequest, deadline: float | None
     ) -> pb.ClassifyResponse:
         classified = await self._inference.classify(
-            _selection(request.model),
+            _selection(request.model, request.examination),
             _images(request.images),
             request.top_k or 1,
+            asked=_examination(request.examination),
             deadline=deadline,
         )
         return _classify_response(classified, request.return_inputs)
@@ -124,9 +127,10 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
         if request.format not in pb.ActivationFormat.values():
             raise InputError(f"format: expected 1 (tensor) or 2 (PNG), got {request.format}")
         activated = await self._inference.activations(
-            _selection(request.model),
+            _selection(request.model, request.examination),
             _images(request.images),
             [LayerChoice(layer.name, tuple(layer.channels)) for layer in request.layers],
+            asked=_examination(request.examination),
             deadline=deadline,
         )
         if request.format == pb.ACTIVATION_FORMAT_PNG:
@@ -140,7 +144,9 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
         return pb.ActivationsResponse(layers=layers, **_run(activated.run, request.return_inputs))
 
     async def _describe(self, request: pb.DescribeModelRequest) -> pb.DescribeModelResponse:
-        served, summary = await self._inference.summary(_selection(request.model))
+        selection = _selection(request.model)
+        served, summary = await self._inference.summary(selection)
+        catalogue = await self._inference.catalogue(selection)
         model = served.model
         output = model.metadata.output
         return pb.DescribeModelResponse(
@@ -154,7 +160,7 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
             inputs=[_tensor_info(info) for info in model.inputs],
             outputs=[_tensor_info(info) for info in model.outputs],
             output_kind=_OUTPUT_KINDS[output.kind] if output else pb.OUTPUT_KIND_UNSPECIFIED,
-            layers=[_layer_summary(row) for row in summary.rows],
+            layers=[_layer_summary(*rows) for rows in zip(summary.rows, catalogue, strict=True)],
             summary=str(summary),
             provenance_json=json.dumps(dict(model.metadata.provenance))
             if model.metadata.provenance
@@ -165,8 +171,37 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
 # -- From messages ---------------------------------------------------------------------------------
 
 
-def _selection(model: pb.ModelSelector) -> Selection:
-    return Selection(model.name, engine_from_wire(model.engine))
+def _selection(model: pb.ModelSelector, asked: pb.Examination | None = None) -> Selection:
+    engine = engine_from_wire(model.engine)
+    if asked is not None and asked.compare_engines:
+        if engine == "onnxruntime":
+            raise InputError(
+                "examination: where engines are compared, the native one answers; leave the engine "
+                "out, or say native"
+            )
+        engine = "native"
+    return Selection(model.name, engine)
+
+
+def _examination(asked: pb.Examination) -> Examination:
+    tolerance = asked.tolerance if asked.HasField("tolerance") else TOLERANCE
+    if not 0 <= tolerance < float("inf"):
+        raise InputError(f"examination.tolerance: expected a number from 0, got {tolerance}")
+    names = [edit.layer for edit in asked.edits]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"examination.edits: layer {twice[0]!r} is given twice")
+    return Examination(
+        compare=asked.compare_engines,
+        tolerance=tolerance,
+        profile=asked.profile,
+        silenced={edit.layer: list(edit.silenced) for edit in asked.edits if edit.silenced},
+        replaced={
+            edit.layer: tensor_from_wire(edit.replacement)
+            for edit in asked.edits
+            if edit.HasField("replacement")
+        },
+    )
 
 
 def _images(images: pb.Images) -> Images:
@@ -188,7 +223,19 @@ def _run(run: Run, return_inputs: bool) -> dict[str, Any]:
         "engine": engine_to_wire(run.served.model.engine),
         "timing": pb.Timing(prepare_ms=run.prepare_ms, compute_ms=run.compute_ms),
         "inputs": tensor_to_wire(run.images) if return_inputs else None,
+        "findings": _findings(run.facts) if run.facts else None,
     }
+
+
+def _findings(facts: Mapping[str, Any]) -> pb.Findings:
+    findings = pb.Findings()
+    if (told := facts.get("comparison")) is not None:
+        findings.comparison.layers.extend(pb.LayerDifference(**row) for row in told["layers"])
+        findings.comparison.first_diverging = told["first_diverging"] or ""
+        findings.comparison.tolerance = told["tolerance"]
+    if (told := facts.get("profile")) is not None:
+        findings.steps.extend(pb.StepProfile(**step) for step in told["steps"])
+    return findings
 
 
 def _classify_response(classified: Classified, return_inputs: bool) -> pb.ClassifyResponse:
@@ -259,7 +306,7 @@ def _tensor_info(info: TensorInfo) -> pb.TensorInfo:
     )
 
 
-def _layer_summary(row: Row) -> pb.LayerSummary:
+def _layer_summary(row: Row, more: Mapping[str, Any]) -> pb.LayerSummary:
     return pb.LayerSummary(
         name=row.name,
         operator=row.operator,
@@ -267,6 +314,9 @@ def _layer_summary(row: Row) -> pb.LayerSummary:
         parameters=row.parameters,
         flops=row.flops,
         algorithm=row.algorithm,
+        filters=more["filters"],
+        receptive_field=more["receptive_field"] or (),
+        stride=more["stride"] or (),
     )
 
 

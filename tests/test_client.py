@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import pyconv
-from pyconv.client import Client, Images, Picture
+from pyconv.client import Client, Examination, Images, Picture
+from pyconv.engines.base import EngineName
 from pyconv.errors import InputError, ModelError, PictureError, ServerError
 from pyconv.server.background import BackgroundServer
 from pyconv.server.models import ServedModel
@@ -314,3 +315,89 @@ def test_a_request_whose_connection_broke_is_sent_again(retries: int, answered: 
     finally:
         server.stop(None)
     assert len(calls) == 1 + retries
+
+
+def _pixels() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(3).integers(0, 256, (2, 6, 8), np.uint8)
+
+
+def test_both_engines_in_one_answer(client: Client) -> None:
+    asked = Examination(compare=True)
+    answer = client.classify(_pixels(), model="small", examination=asked)
+    assert answer.engine == "native"
+    assert answer.comparison is not None
+    assert answer.comparison.first_diverging is None
+    names = [layer.name for layer in answer.comparison.layers]
+    assert names == ["conv2d", "flatten", "dense", "scores"]
+    native, other = (
+        client.activations(_pixels(), model="small", engine=engine).layers
+        for engine in ("native", "onnxruntime")
+    )
+    for row in answer.comparison.layers[:3]:
+        difference = float(np.abs(native[row.name] - other[row.name]).max())
+        assert row.largest_difference == pytest.approx(difference, rel=1e-5)
+        assert row.largest_value == pytest.approx(float(np.abs(other[row.name]).max()), rel=1e-5)
+    strict = Examination(compare=True, tolerance=0)
+    told = client.activations(_pixels(), model="small", examination=strict).comparison
+    differing = [row.name for row in answer.comparison.layers if row.largest_difference]
+    assert told is not None
+    assert told.first_diverging == (differing[0] if differing else None)
+
+
+def test_each_step_of_the_network_tells_what_it_takes(client: Client) -> None:
+    asked = Examination(profile=True)
+    answer = client.classify(_pixels(), model="small", engine="native", examination=asked)
+    layers = {layer.name: layer for layer in client.describe("small").layers}
+    computed = [name for step in answer.steps for name in step.layers]
+    assert {"conv2d", "dense"} <= set(computed)
+    (convolution,) = [step for step in answer.steps if "conv2d" in step.layers]
+    assert convolution.ms > 0
+    # Two images; 9 multiplies and adds for each of 4 x 6 values of 4 channels.
+    assert convolution.flops == 2 * (2 * 9) * (4 * 6 * 4)
+    assert convolution.bytes == 2 * 4 * int(np.prod([x or 0 for x in layers["conv2d"].shape]))
+
+
+def test_the_rest_of_the_network_runs_on_an_edited_layer(client: Client) -> None:
+    plain = client.activations(_pixels(), model="small")
+    silenced = Examination(silenced={"conv2d": [1, 3]})
+    deaf = client.activations(_pixels(), model="small", examination=silenced)
+    edited = plain.layers["conv2d"].copy()
+    edited[..., [1, 3]] = 0
+    np.testing.assert_array_equal(deaf.layers["conv2d"], edited)
+    replaced = Examination(replaced={"conv2d": edited})
+    again = client.activations(_pixels(), model="small", examination=replaced)
+    np.testing.assert_allclose(again.layers["dense"], deaf.layers["dense"], rtol=1e-6)
+    assert not np.allclose(deaf.layers["dense"], plain.layers["dense"])
+    scores = [
+        client.classify(_pixels(), model="small", top=3, examination=asked).predictions
+        for asked in (silenced, replaced, None)
+    ]
+    assert scores[0] == scores[1] != scores[2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "message"),
+    [
+        (Examination(compare=True), "onnxruntime", "the native one answers"),
+        (Examination(compare=True, tolerance=-1), None, "expected a number from 0, got -1"),
+        (Examination(profile=True), "onnxruntime", "only the native engine tells"),
+        (Examination(silenced={"conv2": [0]}), None, "conv2d"),
+        (Examination(silenced={"conv2d": [4]}), None, "has 4 channels, 0 to 3; got 4"),
+        (Examination(replaced={"conv2d": np.zeros((2, 3), np.float32)}), None, "expected float32"),
+        (Examination(silenced={"conv2d": [-1]}), None, "expected channels from 0"),
+        (Examination(profile=True, silenced={"conv2d": [0]}), None, "not both in one request"),
+    ],
+)
+def test_examinations_that_cannot_be(
+    client: Client, asked: Examination, engine: EngineName | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        client.classify(_pixels(), model="small", engine=engine, examination=asked)
+
+
+def test_the_catalogue_tells_what_a_layer_sees(client: Client) -> None:
+    layers = {layer.name: layer for layer in client.describe("small", engine="native").layers}
+    assert layers["conv2d"].filters == layers["conv2d"].shape[-1] == 4
+    assert layers["conv2d"].receptive_field == (3, 3)
+    assert layers["conv2d"].stride == (1, 1)
+    assert layers["dense"].filters == 3
