@@ -88,7 +88,10 @@ class Program:
         """How many threads a run uses."""
     @property
     def arena_bytes(self) -> int:
-        """Bytes that one thread holds for a run: what lies between steps, and scratch."""
+        """Bytes of intermediate tensors that one thread holds."""
+    @property
+    def workspace_bytes(self) -> int:
+        """Bytes of scratch memory that one thread holds."""
     @property
     def chunk(self) -> int:
         """How many images go through the steps together."""

@@ -162,7 +162,10 @@ def quantize(
             raise ModelError(str(error).replace(str(unfinished), str(path))) from error
         _refuse_what_is_wrong(done, most_lost)
 
-    write_atomically(path, write)
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error}") from error
     assert done is not None
     return dataclasses.replace(done, path=path)
 

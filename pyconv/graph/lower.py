@@ -45,7 +45,8 @@ def lower(
         raise ModelError(str(error)) from error
     except MemoryError as error:
         raise ModelError(str(error) or "there is no memory for it") from error
-    check_memory("what a run needs while it goes on", threads * program.arena_bytes)
+    held_bytes = threads * (program.arena_bytes + program.workspace_bytes)
+    check_memory("what a run needs while it goes on", held_bytes)
     return program
 
 

@@ -166,7 +166,10 @@ def export(
         except ModelError as error:
             raise ExportError(str(error).replace(str(unfinished), str(path))) from error
 
-    write_atomically(path, write)
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
     assert verification is not None
     return Exported(
         path,
