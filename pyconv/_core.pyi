@@ -88,10 +88,7 @@ class Program:
         """How many threads a run uses."""
     @property
     def arena_bytes(self) -> int:
-        """Bytes of intermediate tensors that one thread holds."""
-    @property
-    def workspace_bytes(self) -> int:
-        """Bytes of scratch memory that one thread holds."""
+        """Bytes that one thread holds for a run: what lies between steps, and scratch."""
     @property
     def chunk(self) -> int:
         """How many images go through the steps together."""

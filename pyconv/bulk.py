@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from pyconv import bundled, pictures
+from pyconv.cluster import join
 from pyconv.engines.base import Array, EngineName
 from pyconv.errors import InputError, MissingExtraError, PictureError, PyconvError, unknown_name
 from pyconv.model import Model, Prediction, load
@@ -116,7 +117,8 @@ def classify(job: Job, *, address: str | None, progress: Callable[[Tally], None]
         InputError: source, folder, layer or column are not what they must be, or the folder holds
             results of something else.
         ModelError: the model cannot be loaded, or is no classifier.
-        PyconvError: no cluster answers, or a part cannot be read or written.
+        ServerError: no cluster answers.
+        PyconvError: a part cannot be read or written.
     """
     path = bundled.resolve(job.model)
     model = load(path, engine=job.engine)
@@ -141,11 +143,7 @@ def classify(job: Job, *, address: str | None, progress: Callable[[Tally], None]
     progress(tally)
     if not parts:
         return tally
-    if not ray.is_initialized():
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise PyconvError(f"no Ray cluster at {address}: {error}") from error
+    join(address)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

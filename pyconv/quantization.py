@@ -162,10 +162,7 @@ def quantize(
             raise ModelError(str(error).replace(str(unfinished), str(path))) from error
         _refuse_what_is_wrong(done, most_lost)
 
-    try:
-        write_atomically(path, write)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}") from error
+    write_atomically(path, write)
     assert done is not None
     return dataclasses.replace(done, path=path)
 

@@ -322,9 +322,7 @@ void register_program(py::module_& module) {
       .def("steps", &describe, "What was compiled, in order.")
       .def_property_readonly("threads", &Program::threads, "How many threads a run uses.")
       .def_property_readonly("arena_bytes", &Program::arena_bytes,
-                             "Bytes of intermediate tensors that one thread holds.")
-      .def_property_readonly("workspace_bytes", &Program::workspace_bytes,
-                             "Bytes of scratch memory that one thread holds.")
+                             "Bytes that one thread holds for a run: what lies between steps, and scratch.")
       .def_property_readonly("chunk", &Program::chunk, "How many images go through the steps together.");
 
   py::class_<ProgramBuilder>(module, "ProgramBuilder", "Builds a program value by value.")

@@ -49,29 +49,24 @@ void Program::plan_memory() {
     int& direct = direct_output_[static_cast<std::size_t>(root.root)];
     if (root.kind == Value::Kind::kStep && direct == -1) direct = static_cast<int>(i);
   }
-  for (const Step& step : parts_.steps) {
-    workspace_floats_ = std::max(workspace_floats_, step.op->workspace_size());
-  }
-
   chunk_ = 1;
-  arena_floats_ = place_buffers(1);
   if (has_batch_) {
     // What is in between just fits: weights stream through, and a layer reads each value soon after it was
     // written.
-    const std::size_t bytes_an_image = std::max<std::size_t>(arena_floats_ * sizeof(float), 1);
+    const std::size_t bytes_an_image = std::max<std::size_t>(place_buffers(1, false) * sizeof(float), 1);
     chunk_ = std::clamp<std::int64_t>(static_cast<std::int64_t>(l2_cache_bytes() / bytes_an_image), 1,
                                       kMostImages);
-    arena_floats_ = place_buffers(chunk_);
   }
+  arena_floats_ = place_buffers(chunk_, true);
 }
 
-// Gives every intermediate value a place in the arena, such that values that live at the same time do not
-// overlap, and returns the arena's size in floats. Largest first, each at the lowest place that is free for
-// as long as it lives (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020:
-// greedy by size).
-std::size_t Program::place_buffers(std::int64_t images) {
+// Gives every intermediate value, and the scratch memory of every step, a place in the arena, such that what
+// lives at the same time does not overlap, and returns the arena's size in floats. Largest first, each at the
+// lowest place that is free for as long as it lives (Pisarchyk and Lee, "Efficient Memory Management for Deep
+// Neural Net Inference", 2020: greedy by size).
+std::size_t Program::place_buffers(std::int64_t images, bool workspaces) {
   struct Buffer {
-    std::size_t value;
+    std::size_t index;  // into offsets_
     std::size_t size;
     std::size_t first_step;
     std::size_t last_step;
@@ -94,6 +89,10 @@ std::size_t Program::place_buffers(std::int64_t images) {
       const std::int64_t count = type.shape.with_batch(images).count();
       buffers.push_back({value, whole_lines(floats_of(count, type.dtype)), s, s});
     }
+    if (workspaces) {
+      const auto floats = static_cast<std::int64_t>(step.op->workspace_size());
+      buffers.push_back({parts_.values.size() + s, whole_lines(floats), s, s});
+    }
   }
   // A value that is copied to an output at the end lives that long.
   for (const int output : parts_.outputs) {
@@ -107,7 +106,7 @@ std::size_t Program::place_buffers(std::int64_t images) {
 
   std::stable_sort(buffers.begin(), buffers.end(),
                    [](const Buffer& a, const Buffer& b) { return a.size > b.size; });
-  offsets_.assign(parts_.values.size(), 0);
+  offsets_.assign(parts_.values.size() + parts_.steps.size(), 0);
   std::vector<Buffer> placed;  // by offset
   std::size_t total = 0;
   for (const Buffer& buffer : buffers) {
@@ -115,13 +114,13 @@ std::size_t Program::place_buffers(std::int64_t images) {
     for (const Buffer& other : placed) {
       const bool together = other.first_step <= buffer.last_step && buffer.first_step <= other.last_step;
       if (!together) continue;
-      if (offset + buffer.size <= offsets_[other.value]) break;
-      offset = std::max(offset, offsets_[other.value] + other.size);
+      if (offset + buffer.size <= offsets_[other.index]) break;
+      offset = std::max(offset, offsets_[other.index] + other.size);
     }
-    offsets_[buffer.value] = offset;
+    offsets_[buffer.index] = offset;
     total = std::max(total, offset + buffer.size);
     const auto after = std::find_if(placed.begin(), placed.end(),
-                                    [&](const Buffer& other) { return offsets_[other.value] > offset; });
+                                    [&](const Buffer& other) { return offsets_[other.index] > offset; });
     placed.insert(after, buffer);
   }
   return total;
@@ -207,13 +206,17 @@ void Program::run_steps(const Images& images, std::span<Context> contexts, std::
     const Tensor output{reinterpret_cast<float*>(place), shape_of(step.output).with_batch(images.count),
                         type_of(step.output).dtype};
     const std::int64_t units = step.op->units(arguments, output);
+    const std::size_t workspace = offsets_[parts_.values.size() + s];
     const auto threads = static_cast<std::int64_t>(contexts.size());
     if (threads == 1 || units == 1) {
-      step.op->run(arguments, output, {0, units}, own.workspace.data());
+      step.op->run(arguments, output, {0, units}, own.arena.data() + workspace);
     } else {
       pool_->run([&](int thread) {
         const UnitRange range{units * thread / threads, units * (thread + 1) / threads};
-        step.op->run(arguments, output, range, contexts[static_cast<std::size_t>(thread)].workspace.data());
+        // The others' arenas are empty meanwhile: always at their beginning, so that little of them is
+        // touched.
+        float* const arena = contexts[static_cast<std::size_t>(thread)].arena.data();
+        step.op->run(arguments, output, range, thread == 0 ? arena + workspace : arena);
       });
     }
     if (!seconds.empty()) seconds[s] += std::chrono::duration<double>(Clock::now() - start).count();
@@ -248,7 +251,6 @@ std::vector<Program::Context> Program::take_contexts() const {
   std::vector<Context> contexts(static_cast<std::size_t>(threads_));
   for (Context& context : contexts) {
     context.arena = AlignedBuffer(arena_floats_);
-    context.workspace = AlignedBuffer(workspace_floats_);
     context.arguments.reserve(most_inputs);
   }
   return contexts;

@@ -56,10 +56,8 @@ class Program {
   int threads() const { return threads_; }
   // True where axis 0 of every input and output is the batch; else none has it.
   bool has_batch() const { return has_batch_; }
-  // Bytes that one thread's intermediate tensors take.
+  // Bytes that one thread holds for a call: intermediate tensors and the steps' scratch memory.
   std::size_t arena_bytes() const { return arena_floats_ * sizeof(float); }
-  // Bytes of scratch memory that the steps of one thread take.
-  std::size_t workspace_bytes() const { return workspace_floats_ * sizeof(float); }
   // Where in the arena the output of a step begins, in bytes; -1 where the step writes straight into the
   // array that the run returns.
   std::int64_t arena_offset_bytes(const Step& step) const;
@@ -79,7 +77,6 @@ class Program {
   // The memory of one thread for one call.
   struct Context {
     AlignedBuffer arena;
-    AlignedBuffer workspace;
     std::vector<ConstTensor> arguments;
   };
   // What one call works on: the images [first, first + count).
@@ -93,7 +90,7 @@ class Program {
   const TensorType& type_of(int value) const { return parts_.values[static_cast<std::size_t>(value)].type; }
   const Shape& shape_of(int value) const { return type_of(value).shape; }
   void plan_memory();
-  std::size_t place_buffers(std::int64_t images);
+  std::size_t place_buffers(std::int64_t images, bool workspaces);
   // Adds each step's seconds to `seconds` where that is not empty.
   void run_steps(const Images& images, std::span<Context> contexts, std::span<double> seconds = {}) const;
   void copy_outputs(const Images& images, const Context& context) const;
@@ -108,10 +105,10 @@ class Program {
   ThreadPool* pool_ = nullptr;  // null for one thread
   bool has_batch_ = false;
   std::int64_t chunk_ = 1;
-  std::vector<int> direct_output_;    // by value: the output that its step writes straight to, or -1
-  std::vector<std::size_t> offsets_;  // by value: where it lies in the arena, in floats
+  std::vector<int> direct_output_;  // by value: the output that its step writes straight to, or -1
+  // Where in the arena, in floats, by value; and behind those, by step, where its scratch memory lies.
+  std::vector<std::size_t> offsets_;
   std::size_t arena_floats_ = 0;
-  std::size_t workspace_floats_ = 0;
 
   // What calls have left for later ones, under fork_safe_mutex(); moved in and out whole, so that a call
   // allocates nothing.

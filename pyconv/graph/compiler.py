@@ -21,13 +21,11 @@ class Memory:
     """What one thread holds while a program runs.
 
     Attributes:
-        arena_bytes: the tensors between the steps.
-        workspace_bytes: scratch memory of the steps.
+        arena_bytes: the tensors between the steps, and the steps' scratch memory.
         images: how many images go through all steps together.
     """
 
     arena_bytes: int
-    workspace_bytes: int
     images: int
 
 
@@ -96,8 +94,8 @@ class Compiled:
         """What one thread holds while it runs."""
         program = self._program
         if program is None:
-            return Memory(0, 0, 1)
-        return Memory(program.arena_bytes, program.workspace_bytes, program.chunk)
+            return Memory(0, 1)
+        return Memory(program.arena_bytes, program.chunk)
 
     def time_steps(self, inputs: Mapping[str, Array]) -> list[float]:
         """Compute the tensors once, for the seconds that each of `steps` takes."""

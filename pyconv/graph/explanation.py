@@ -109,8 +109,7 @@ class Explanation:
         memory = self.memory
         head = (
             f"program  {_many(len(self.steps), 'step')}, {flops:,} FLOPs an image; a thread holds "
-            f"{memory.arena_bytes:,} bytes between steps ({_many(memory.images, 'image')} at a "
-            f"time) and {memory.workspace_bytes:,} within them"
+            f"{memory.arena_bytes:,} bytes ({_many(memory.images, 'image')} at a time)"
         )
         rows = [["", "operator", "algorithm", "output", "buffer", "FLOPs"]]
         for index, step in enumerate(self.steps, 1):

@@ -45,8 +45,7 @@ def lower(
         raise ModelError(str(error)) from error
     except MemoryError as error:
         raise ModelError(str(error) or "there is no memory for it") from error
-    held_bytes = threads * (program.arena_bytes + program.workspace_bytes)
-    check_memory("what a run needs while it goes on", held_bytes)
+    check_memory("what a run needs while it goes on", threads * program.arena_bytes)
     return program
 
 

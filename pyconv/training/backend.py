@@ -44,8 +44,9 @@ def import_tensorflow(purpose: str) -> Any:
     """
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
-    # Read once, while TensorFlow is imported. 2: warnings and messages are not shown, errors are.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Read once, while TensorFlow is imported. 3: nothing is shown but what ends the process. Some
+    # of its own data sets count as errors there, and what goes wrong comes as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _without_standard_error():
             import tensorflow

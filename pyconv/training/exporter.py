@@ -166,10 +166,7 @@ def export(
         except ModelError as error:
             raise ExportError(str(error).replace(str(unfinished), str(path))) from error
 
-    try:
-        write_atomically(path, write)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    write_atomically(path, write)
     assert verification is not None
     return Exported(
         path,
