@@ -523,11 +523,33 @@ constexpr Index kStencilWindows = 32;  // outputs whose transformed input is hel
 constexpr Index kStencilPitch = (2 * kStencilWindows + 2 + 2 * kLanes) / kLanes * kLanes;
 using StencilPlanes = float[4][kStencilPitch];
 
-// The pooled outputs of a vector of channels from what winograd_stencil_pooled makes of the input.
-struct WinogradWindows {
-  const StencilRow& row;
+// The 16 weights of a transformed filter, for each channel of a vector: in registers where there are enough
+// of them, else read from memory for each window.
+template <bool kHeld>
+struct FilterWeights {
+  explicit FilterWeights(const float* weights) {
+#pragma GCC unroll 16
+    for (int k = 0; k < 16; ++k) held[k] = apart(load(weights + k * kLanes));
+  }
+  Vector operator[](int k) const { return held[k]; }
+
+  Vector held[16];
+};
+template <>
+struct FilterWeights<false> {
+  explicit FilterWeights(const float* weights) : weights(weights) {}
+  // Held apart, or the compiler would read it again for each window that shares it.
+  Vector operator[](int k) const { return apart(load(weights + k * kLanes)); }
+
   const float* weights;
-  Index channel;
+};
+
+// The pooled outputs of a vector of channels from what winograd_stencil_pooled makes of the input.
+template <class Weights>
+struct WinogradWindows {
+  Weights weights;
+  Vector bias, lowest, highest;
+  Index lanes, pitch;  // of the output: channels that are left, and from one window to the next
   const StencilPlanes& span;
   const StencilPlanes& sum;
   const StencilPlanes& step;
@@ -539,8 +561,8 @@ struct WinogradWindows {
 #pragma GCC unroll 4
     for (int q = 0; q < 4; ++q) {
       Vector w[4];
-      // Held apart, or the compiler would read them from memory again for each window.
-      for (int p = 0; p < 4; ++p) w[p] = apart(load(weights + (4 * p + q) * kLanes));
+#pragma GCC unroll 4
+      for (int p = 0; p < 4; ++p) w[p] = weights[4 * p + q];
       const StencilPlanes& source = q == 1 ? sum : q == 2 ? step : span;
 #pragma GCC unroll 2
       for (int t = 0; t < kWindows; ++t) {
@@ -564,11 +586,9 @@ struct WinogradWindows {
         }
       }
     }
-    const Index lanes = row.channels - channel < kLanes ? row.channels - channel : kLanes;
-    const Vector bias = load(row.bias + channel);
-    for (int t = 0; t < kWindows; ++t, out += row.channels) {
+    for (int t = 0; t < kWindows; ++t, out += pitch) {
       const Vector most = greatest_of_four(y[t][0][0], y[t][0][1], y[t][1][0], y[t][1][1]);
-      const Vector clamped = at_most(at_least(most + bias, splat(row.lowest)), splat(row.highest));
+      const Vector clamped = at_most(at_least(most + bias, lowest), highest);
       if (lanes == kLanes) {
         store(out, clamped);
       } else {
@@ -585,6 +605,9 @@ struct WinogradWindows {
 //   span[x] = r[x + 2] - r[x], sum[x] = r[x + 1] + r[x], step[x] = r[x + 1] - r[x],
 // and the tile of output j finds its four columns at span[2j], sum[2j + 1], step[2j + 1] and span[2j + 1].
 void winograd_stencil_pooled(const StencilRow& row) {
+  // Where the weights do not stay in registers two windows share the reading of each.
+  constexpr int kWindows = kRegisters >= 32 ? 1 : 2;
+  using Weights = FilterWeights<(kRegisters >= 32)>;
   float rows[4][kStencilPitch + kLanes];
   StencilPlanes span, sum, step;
   for (Index first = 0; first < row.columns; first += kStencilWindows) {
@@ -611,9 +634,16 @@ void winograd_stencil_pooled(const StencilRow& row) {
     }
     for (Index o = 0; o < row.channels; o += kLanes) {
       float* out = row.out + first * row.channels + o;
-      const WinogradWindows windows{row, row.weights + o * 16, o, span, sum, step};
-      // Where the weights do not stay in registers two windows share the reading of each.
-      constexpr int kWindows = kRegisters >= 32 ? 1 : 2;
+      const Index channels = row.channels - o < kLanes ? row.channels - o : kLanes;
+      const WinogradWindows<Weights> windows{Weights(row.weights + o * 16),
+                                             load(row.bias + o),
+                                             splat(row.lowest),
+                                             splat(row.highest),
+                                             channels,
+                                             row.channels,
+                                             span,
+                                             sum,
+                                             step};
       Index j = 0;
       for (; j + kWindows <= tiles; j += kWindows) windows.compute<kWindows>(j, out + j * row.channels);
       for (; j < tiles; ++j) windows.compute<1>(j, out + j * row.channels);
@@ -1314,10 +1344,7 @@ constexpr KernelTable kTable = {
     {&matrix_block<1>, &matrix_block<2>},
     {stencil<3, 3>(), stencil<5, 5>(), stencil<3, 9>()},
     {winograd<2>(), winograd<4>(), winograd<5>()},
-    // Nine weights and eight sums fit into 32 registers, and then 36 multiply-adds a window take less time
-    // than 32 operations of which each waits for the one before (456 against 507 ns for 13 windows of 64
-    // channels with AVX-512).
-    kRegisters >= 32 ? nullptr : &winograd_stencil_pooled,
+    &winograd_stencil_pooled,
     {{3, 1, &depthwise_row<3, 1>},
      {3, 2, &depthwise_row<3, 2>},
      {5, 1, &depthwise_row<5, 1>},
