@@ -11,9 +11,13 @@ bool cpu_has_avx512() {
   return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+// AMD's cores from Zen 4 on, the first of them with AVX-512.
+bool cpu_fetches_far_ahead() { return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f"); }
 #else
 bool cpu_has_avx2() { return false; }
 bool cpu_has_avx512() { return false; }
+bool cpu_fetches_far_ahead() { return false; }
 #endif
 
 std::size_t l2_cache_bytes() {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/cpu.h"
 #include "benchmarks/kernel_benchmark.h"
 
 namespace pyconv::benchmarks {
@@ -93,6 +94,7 @@ class MatrixBlockBenchmark final : public KernelBenchmark {
     block_.columns = static_cast<int>(columns);
     block_.out_pitch = panels == 1 ? columns : panels * width_;
     block_.finish = true;
+    block_.fetch = !cpu_fetches_far_ahead();
     block_.lowest = 0.0F;
     block_.highest = kInfinity;
   }

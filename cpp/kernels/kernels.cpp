@@ -175,7 +175,7 @@ constexpr int rows_that_fit(int vectors) {
   return rows > kMaxMatrixRows ? kMaxMatrixRows : rows;
 }
 
-// Cores fetch ahead by themselves only as far as a page goes, so weights are asked for this many floats
+// Many cores fetch ahead by themselves only as far as a page goes, so weights are asked for this many floats
 // before they are used; those of smaller panels, while the panel before them is used.
 constexpr Index kAhead = 2048;
 
@@ -244,17 +244,18 @@ void matrix_block(const MatrixBlock& block) {
   constexpr int kMost = rows_that_fit(kVectors);
   constexpr Index kWidth = kVectors * kLanes;
   const Index ahead = block.depth * kWidth < kAhead ? block.depth * kWidth : kAhead;
+  const Index fetches = block.fetch ? block.depth : 0;
   Index panel = 0;
   const auto weights = [&] { return block.panel + panel * block.panel_pitch; };
   const auto out = [&] { return block.out + panel * kWidth; };
   if constexpr (kVectors == 2) {
     if (block.rows == 1) {
       for (; panel + 4 <= block.panels; panel += 4) {
-        block_tile<1, 2, 4>(block, block.x, weights(), out(), ahead, block.depth);
+        block_tile<1, 2, 4>(block, block.x, weights(), out(), ahead, fetches);
       }
     } else if (block.rows == 2) {
       for (; panel + 2 <= block.panels; panel += 2) {
-        block_tile<2, 2, 2>(block, block.x, weights(), out(), ahead, block.depth);
+        block_tile<2, 2, 2>(block, block.x, weights(), out(), ahead, fetches);
       }
     }
   }
@@ -267,7 +268,7 @@ void matrix_block(const MatrixBlock& block) {
     float* y = out();
     for (Index tile = 0; tile < tiles; ++tile) {
       const Index count = tile < larger ? rows + 1 : rows;
-      block_rows<kMost, kVectors>(block, count, x, weights(), y, ahead, tile == 0 ? block.depth : 0);
+      block_rows<kMost, kVectors>(block, count, x, weights(), y, ahead, tile == 0 ? fetches : 0);
       x += count * block.x_pitch;
       y += count * block.out_pitch;
     }

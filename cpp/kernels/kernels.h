@@ -46,8 +46,8 @@ using MatrixKernel = void (*)(const MatrixTile&);
 //   out[r * out_pitch + p * W + j] = clamp(bias_p[j] + sum over k of x[r * x_pitch + k] * panel_p[k * W + j])
 //
 // for 0 <= r < rows, 0 <= p < panels and 0 <= j < columns; columns < W only where there is one panel. A sum
-// is taken over ascending k, however many rows there are. While a panel is read, what lies behind it is
-// fetched into the second-level cache.
+// is taken over ascending k, however many rows there are. With `fetch`, what lies behind a panel is asked for
+// while it is read, into the second-level cache.
 struct MatrixBlock {
   const float* x;
   std::int64_t x_pitch;
@@ -60,6 +60,7 @@ struct MatrixBlock {
   std::int64_t out_pitch;
   int columns;
   bool finish;
+  bool fetch;
   float lowest;  // as for MatrixTile
   float highest;
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/cpu.h"
+
 namespace pyconv {
 
 PackedMatrix::PackedMatrix(const float* values, std::int64_t matrices, std::int64_t k, std::int64_t n,
@@ -43,6 +45,8 @@ void PackedMatrix::multiply(kernels::MatrixTile& tile, std::int64_t rows, std::i
 
 void PackedMatrix::multiply(kernels::MatrixBlock& block, std::int64_t begin, std::int64_t end,
                             std::int64_t matrix) const {
+  static const bool fetch = !cpu_fetches_far_ahead();
+  block.fetch = fetch;
   block.depth = k_;
   while (begin < end) {
     const Panel& panel = panels_[static_cast<std::size_t>(begin)];
