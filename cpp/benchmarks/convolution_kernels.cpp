@@ -374,7 +374,6 @@ void add_convolution_kernels(List& list) {
     }
   }
   for (const std::int64_t columns : {13, 32, 111}) {
-    if (table.winograd_stencil_pooled == nullptr) break;
     list.add<StencilBenchmark>(text("winograd_stencil_pooled/columns:", columns, "/channels:64"), 3, 3, 1,
                                true, true, columns, 64);
   }

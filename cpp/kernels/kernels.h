@@ -265,8 +265,7 @@ struct KernelTable {
 
   WinogradKernels winograd[kWinogradTiles];  // by ascending tile
   // The pooled stencil of a 3x3 window over one channel, at column_step 1 and row_step row_pitch, by the
-  // smallest tile: `weights` holds 16 planes of a transformed filter in place of 9 floats. Null where the
-  // direct sums are faster.
+  // smallest tile: `weights` holds 16 planes of a transformed filter in place of 9 floats.
   StencilKernel winograd_stencil_pooled;
 
   DepthwiseKernel depthwise_rows[kDepthwiseKernels];

@@ -24,8 +24,8 @@ class StencilConv2d final : public RowwiseConv2d {
                             pool_->strides == std::array<std::int64_t, 2>{2, 2};
     if (two_by_two && activation_.is_clamp()) pooled_ = found.pooled;
     const bool unit_strides = window_.height.stride == 1 && window_.width.stride == 1;
-    if (pooled_ != nullptr && kernels.winograd_stencil_pooled != nullptr && !exact && unit_strides &&
-        window_.height.kernel == 3 && window_.width.kernel == 3 && in_ == 1) {
+    if (pooled_ != nullptr && !exact && unit_strides && window_.height.kernel == 3 &&
+        window_.width.kernel == 3 && in_ == 1) {
       pooled_ = kernels.winograd_stencil_pooled;
       kernel_.values = transform_filters(kernels.winograd[0], kernel_);
       winograd_ = true;
