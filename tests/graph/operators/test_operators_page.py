@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import onnx
 import pytest
 
+from pyconv import _core
+from pyconv.graph.native_operators import NATIVE_OPERATORS
 from pyconv.graph.operators import OPERATORS
 from pyconv.graph.reader import OPSETS
 
@@ -46,3 +49,13 @@ def test_operators_page_knows_versions(tool: dict[str, Any]) -> None:
     assert tool["versions"]("Relu")[:2] == [6, 13]
     assert tool["versions"]("Gelu") == [20]
     assert tool["versions"]("LSTMs") == []
+
+
+def test_native_operators_are_known_wherever_they_must_be() -> None:
+    """The registry in C++, the compiler's, and the table in docs/architecture.md."""
+    built = set(_core.operators())
+    assert set(NATIVE_OPERATORS) - {"identity"} == built
+    page = (TOOL.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page[page.index("| operator | inputs | attributes") :].partition("\n\n")[0]
+    names = " ".join(line.split("|")[1] for line in table.splitlines()[2:])
+    assert set(re.findall(r"`(\w+)`", names)) == built
