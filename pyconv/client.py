@@ -350,9 +350,7 @@ class Client:
             InputError: the server refuses the images, the model's name, the engine or an edit.
             ModelError: the model is no classifier.
         """
-        request = _classify_request(images, model, engine, top, return_inputs)
-        if examination is not None:
-            request.examination.CopyFrom(_examination(examination))
+        request = _classify_request(images, model, engine, top, return_inputs, examination)
         return _classification(self._call(self._stub.Classify, request))
 
     def classify_stream(
@@ -363,6 +361,7 @@ class Client:
         engine: EngineName | None = None,
         top: int = 1,
         return_inputs: bool = False,
+        examination: Examination | None = None,
     ) -> Iterator[Classification | PyconvError]:
         """Classify any number of pictures over one stream, each on its own.
 
@@ -375,6 +374,7 @@ class Client:
             engine: as for `classify`.
             top: as for `classify`.
             return_inputs: as for `classify`.
+            examination: as for `classify`.
 
         Yields:
             For each picture, in order: its classification, or why there is none.
@@ -395,7 +395,9 @@ class Client:
                     broken.append(error)
                     return
                 try:
-                    request = _classify_request(picture, model, engine, top, return_inputs)
+                    request = _classify_request(
+                        picture, model, engine, top, return_inputs, examination
+                    )
                 except PyconvError as error:
                     failures[place] = error
                 else:
@@ -596,13 +598,19 @@ def _read(file: Picture) -> pb.EncodedPicture:
 
 
 def _classify_request(
-    images: Images, model: str, engine: EngineName | None, top: int, return_inputs: bool
+    images: Images,
+    model: str,
+    engine: EngineName | None,
+    top: int,
+    return_inputs: bool,
+    examination: Examination | None,
 ) -> pb.ClassifyRequest:
     return pb.ClassifyRequest(
         model=_selector(model, engine),
         images=_images(images),
         top_k=_natural("top", top),
         return_inputs=return_inputs,
+        examination=None if examination is None else _examination(examination),
     )
 
 

@@ -52,6 +52,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="save each picture as the network saw it, as a PNG file in this folder",
     )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="run both engines, and say how far they are apart layer by layer",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="say what each step of the native engine takes: time, FLOPs, bytes",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     cluster = parser.add_argument_group("on a Ray cluster (pip install 'pyconv[ray]')")
     cluster.add_argument(
@@ -92,6 +102,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv classify boot.jpg
   pyconv classify scans/*.png --model digits --top 3 --save-input seen/
   pyconv classify boot.jpg --server 127.0.0.1:50051 --engine onnxruntime
+  pyconv classify boot.jpg --compare --profile
   pyconv classify --ray photos/ --out results/ --model fashion --layer dense
   pyconv classify --ray photos.parquet --out results/ --ray-address head:6379
   pyconv classify boot.jpg --json | jq -r '.results[0].predictions[0].label'
@@ -103,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
     """Classify and print."""
     if args.top < 1:
         raise InputError(f"--top: expected at least 1, got {args.top}")
+    if args.ray and (args.compare or args.profile):
+        raise InputError("--compare and --profile: not with --ray")
     if args.ray:
         return _run_on_ray(args)
     if args.out is not None or args.layer:
@@ -110,7 +123,12 @@ def run(args: argparse.Namespace) -> int:
             "--out and --layer go with --ray; for activations of a few pictures there "
             "is pyconv activations"
         )
-    with connection.connect(args) as (client, model):
+    examination = None
+    if args.compare or args.profile:
+        from pyconv.client import Examination
+
+        examination = Examination(compare=args.compare, profile=args.profile)
+    with connection.connect(args, both_engines=args.compare) as (client, model):
         # A wrong model or engine is one error, not one a picture.
         description = client.describe(model, engine=args.engine)
         answers = list(
@@ -120,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
                 engine=args.engine,
                 top=args.top,
                 return_inputs=args.save_input is not None,
+                examination=examination,
             )
         )
         results = list(zip(args.images, answers, strict=True))
@@ -128,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(_facts(description.name, client.address, results, saved), indent=2))
         else:
             _print_table(description.name, results)
+            _print_findings(results)
     for name, answer in results:
         if isinstance(answer, PyconvError):
             print(f"pyconv classify: {_error_text(name, answer)}", file=sys.stderr)
@@ -257,10 +277,52 @@ def _facts(model: str, address: str, results: _Results, saved: dict[int, str]) -
                 "prepare_ms": answer.prepare_ms,
                 "compute_ms": answer.compute_ms,
                 **({"input": saved[place]} if place in saved else {}),
+                **(
+                    {"comparison": dataclasses.asdict(answer.comparison)}
+                    if answer.comparison
+                    else {}
+                ),
+                **(
+                    {"steps": [dataclasses.asdict(step) for step in answer.steps]}
+                    if answer.steps
+                    else {}
+                ),
             }
             for place, (name, answer) in enumerate(results)
         ],
     }
+
+
+def _print_findings(results: _Results) -> None:
+    """What was asked besides the classes, picture by picture."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:  # piped, nothing is to be folded or cut
+        console.width = max(console.width, 1000)
+    for name, answer in results:
+        if isinstance(answer, PyconvError):
+            continue
+        if (told := answer.comparison) is not None:
+            layers = Table("layer", "largest difference", "largest value", box=box.SIMPLE_HEAD)
+            for row in told.layers:
+                cells = f"{row.largest_difference:.3g}", f"{row.largest_value:.3g}"
+                layers.add_row(escape(row.name), *cells)
+            first = told.first_diverging
+            verdict = f"first diverging: {first}" if first else "no layer diverges"
+            console.print(f"\n{name}, native beside onnxruntime: {verdict}", markup=False)
+            console.print(layers)
+        if answer.steps:
+            steps = Table("layers", "algorithm", "ms", "FLOPs", "bytes", box=box.SIMPLE_HEAD)
+            for step in answer.steps:
+                label = ", ".join(step.layers) or step.operator
+                numbers = f"{step.ms:.4f}", f"{step.flops:,}", f"{step.bytes:,}"
+                steps.add_row(escape(label), escape(step.algorithm), *numbers)
+            console.print(f"\n{name}, what each step takes", markup=False)
+            console.print(steps)
 
 
 def _print_table(model: str, results: _Results) -> None:

@@ -82,8 +82,14 @@ def credentials(args: argparse.Namespace) -> Credentials:
 
 
 @contextmanager
-def connect(args: argparse.Namespace) -> Iterator[tuple[Client, str]]:
+def connect(
+    args: argparse.Namespace, *, both_engines: bool = False
+) -> Iterator[tuple[Client, str]]:
     """A client of the server that the flags name, or of one that lives as long as the block.
+
+    Args:
+        args: the command's.
+        both_engines: whether the latter is to hold the model on both.
 
     Yields:
         The client, and the model's name on its server.
@@ -105,7 +111,7 @@ def connect(args: argparse.Namespace) -> Iterator[tuple[Client, str]]:
     spec = ModelSpec.parse(args.model or "fashion")
     settings = Settings(
         models=[spec],
-        engines=[args.engine or "native"],
+        engines=["native", "onnxruntime"] if both_engines else [args.engine or "native"],
         port=0,
         # It serves its own process alone: the process's memory is the limit.
         max_message_bytes=1024 * MIB,

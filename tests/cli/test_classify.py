@@ -57,6 +57,25 @@ def test_classify_without_a_server_says_what_the_model_says(
         assert result["compute_ms"] > 0
 
 
+def test_classify_compares_the_engines_and_times_the_steps(
+    folder: Path, small_classifier: Path, capsys: _Output
+) -> None:
+    asked = ["classify", str(folder / "boot.png"), "--model", str(small_classifier)]
+    asked += ["--compare", "--profile"]
+    assert main(asked) == 0
+    printed = capsys.readouterr().out
+    assert "native beside onnxruntime: no layer diverges" in printed
+    assert "what each step takes" in printed
+    assert main([*asked, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    layers = [row["name"] for row in result["comparison"]["layers"]]
+    assert layers == ["conv2d", "flatten", "dense", "scores"]
+    assert all(row["largest_value"] > 0 for row in result["comparison"]["layers"])
+    computed = {name for step in result["steps"] for name in step["layers"]}
+    assert {"conv2d", "dense"} <= computed
+    assert all(step["ms"] > 0 for step in result["steps"])
+
+
 def test_classify_leaves_no_server_behind(folder: Path, small_classifier: Path) -> None:
     before = set(threading.enumerate())
     flags = ["--model", str(small_classifier), "--engine", "onnxruntime"]
