@@ -33,6 +33,7 @@ from pyconv.graph.passes.sink_quantization import sink_quantization
 from pyconv.graph.passes.sink_reshapes import sink_reshapes
 from pyconv.graph.passes.sink_transposes import sink_transposes
 from pyconv.graph.passes.view_outputs import view_outputs
+from pyconv.graph.passes.widen_constants import widen_constants
 
 Pass: TypeAlias = Callable[[Graph], None]
 
@@ -67,6 +68,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_activation,
     fuse_max_pool,
     absorb_input_transposes,
+    widen_constants,
     eliminate_dead,
 )
 """In the order in which they run."""

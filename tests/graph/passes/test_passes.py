@@ -820,6 +820,33 @@ def test_absorb_no_input_transposes(run_pass: Run, case: str) -> None:
     assert left[:2] == ["transpose", "conv2d"]
 
 
+@pytest.mark.parametrize("op", ["add", "subtract", "multiply", "divide", "maximum", "minimum"])
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 3)], ids=str)
+@pytest.mark.parametrize("first", [True, False])
+def test_widen_constants(run_pass: Run, op: str, shape: tuple[int, ...], first: bool) -> None:
+    g = Builder(x=(N, 4, 5, 3))
+    c = g.constant(*shape)
+    graph = g.wants(g("y", op, *((c, "x") if first else ("x", c))))
+    assert run_pass(passes.widen_constants, graph) == [op]
+    assert graph.shape(graph.nodes[0].inputs[not first]) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "constant"),
+    [((N, 4, 5, 1), (1,)), ((N, 4, 5, 16), (16,)), ((N, 4, 5, 3), (5, 3)), ((N, 3), (3,)),
+     ((N, 4, 1, 3), (3,)), ((N, 4, 3, 3), (3, 1)), ((N, 4, 5, 1), (3,))],
+    ids=str,
+)  # fmt: skip
+def test_widen_constants_not_every_one(
+    run_pass: Run, x: tuple[Any, ...], constant: tuple[int, ...]
+) -> None:
+    g = Builder(x=x)
+    c = g.constant(*constant)
+    graph = g.wants(g("y", "add", "x", c))
+    assert run_pass(passes.widen_constants, graph) == ["add"]
+    assert graph.nodes[0].inputs == ("x", c)
+
+
 def test_run_passes_tells_what_each_did() -> None:
     g = Builder(x=(N, 6, 5, 3))
     _linear(g, "conv2d")
