@@ -268,6 +268,12 @@ def serve(
     for number in signals:
         signal.signal(number, lambda *_: told.set())
     _log.warning(exposure(settings))
+    free, wanted = ray.available_resources().get("CPU", 0), settings.min_replicas
+    if free < wanted * settings.replica_cpus:
+        _log.warning(
+            "%d copies of %g cores are wanted, and %g cores are free: some wait for more nodes",
+            *(wanted, settings.replica_cpus, free),
+        )
     try:
         ray_serve.start(
             proxy_location="EveryNode",
