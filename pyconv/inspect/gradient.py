@@ -353,12 +353,23 @@ def _gelu_slope(x: Floats) -> Floats:
     return slope
 
 
+def _gelu_tanh_slope(x: Floats) -> Floats:
+    factor = math.sqrt(2 / math.pi)
+    t = np.tanh(factor * (x + 0.044715 * x**3))
+    slope: Floats = 0.5 * (1 + t + x * (1 - t**2) * factor * (1 + 3 * 0.044715 * x**2))
+    return slope
+
+
+def _mish_slope(x: Floats) -> Floats:
+    t = np.tanh(np.logaddexp(0, x))
+    slope: Floats = t + x * (1 - t**2) * _sigmoid(x)
+    return slope
+
+
 Slope = Callable[[Floats, Floats, float, float], Floats]
 
 _SLOPES: Mapping[str, Slope] = {
-    "linear": lambda x, y, a, b: np.ones_like(x),
     "relu": lambda x, y, a, b: (x > 0).astype(np.float64),
-    "relu6": lambda x, y, a, b: ((x > 0) & (x < 6)).astype(np.float64),
     "clip": lambda x, y, a, b: ((x > a) & (x < b)).astype(np.float64),
     "leaky_relu": lambda x, y, a, b: np.where(x > 0, 1.0, a),
     "elu": lambda x, y, a, b: np.where(x > 0, 1.0, y + a),
@@ -371,6 +382,8 @@ _SLOPES: Mapping[str, Slope] = {
     "hard_sigmoid": lambda x, y, a, b: np.where((y > 0) & (y < 1), a, 0.0),
     "hard_swish": lambda x, y, a, b: np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5)),
     "gelu": lambda x, y, a, b: _gelu_slope(x),
+    "gelu_tanh": lambda x, y, a, b: _gelu_tanh_slope(x),
+    "mish": lambda x, y, a, b: _mish_slope(x),
     "exp": lambda x, y, a, b: y,
     "log": lambda x, y, a, b: 1 / x,
     "sqrt": lambda x, y, a, b: 0.5 / y,

@@ -73,6 +73,7 @@ def compare(path: Path, title: str, histories: Mapping[str, Sequence[Epoch]]) ->
     """
     figure = _figure(title)
     loss, accuracy = figure.subplots(1, 2)
+    single = all(len(history) == 1 for history in histories.values())  # no line to be drawn
     for place, (name, history) in enumerate(histories.items()):
         colour = _ORDER[place % len(_ORDER)]
         epochs = [row.epoch for row in history]
@@ -81,8 +82,9 @@ def compare(path: Path, title: str, histories: Mapping[str, Sequence[Epoch]]) ->
             (accuracy, [row.test_accuracy for row in history], [row.accuracy for row in history]),
         ):
             test: Any = tested  # Matplotlib leaves a gap where there is none
-            panel.plot(epochs, test, linewidth=2, color=colour, label=name)
-            panel.plot(epochs, trained, linewidth=1.2, linestyle=":", color=colour)
+            dot, cross = (".", "x") if single else ("", "")
+            panel.plot(epochs, test, linewidth=2, color=colour, label=name, marker=dot)
+            panel.plot(epochs, trained, linewidth=1.2, linestyle=":", color=colour, marker=cross)
         measured = [row for row in history if row.test_loss is not None]
         if measured:
             turn = min(measured, key=lambda row: row.test_loss or 0.0)
@@ -91,8 +93,8 @@ def compare(path: Path, title: str, histories: Mapping[str, Sequence[Epoch]]) ->
     _label(loss, accuracy)
     accuracy.legend(frameon=False, loc="lower right", labelcolor=_INK)
     figure.supxlabel(
-        "solid: test images, the ring where their loss is lowest · dotted: training images, "
-        "measured while learning",
+        f"{'dots' if single else 'solid'}: test images, the ring where their loss is lowest · "
+        f"{'crosses' if single else 'dotted'}: training images, measured while learning",
         x=0.012,
         ha="left",
         fontsize=8,
