@@ -164,8 +164,15 @@ def _run_on_ray(args: argparse.Namespace) -> int:
         raise InputError("--ray: expected a folder for the results, --out DIR")
     if args.part < 1:
         raise InputError(f"--part: expected at least 1, got {args.part}")
-    if args.server is not None or args.save_input is not None:
-        raise InputError("--server and --save-input do not go with --ray")
+    of_servers = {
+        "--server": args.server is not None,
+        "--save-input": args.save_input is not None,
+        "--compare": args.compare,
+        "--profile": args.profile,
+    }
+    for flag, given in of_servers.items():
+        if given:
+            raise InputError(f"{flag} does not go with --ray, where no server is asked")
     from pyconv import bulk
 
     job = bulk.Job(
