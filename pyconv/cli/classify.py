@@ -114,8 +114,6 @@ def run(args: argparse.Namespace) -> int:
     """Classify and print."""
     if args.top < 1:
         raise InputError(f"--top: expected at least 1, got {args.top}")
-    if args.ray and (args.compare or args.profile):
-        raise InputError("--compare and --profile: not with --ray")
     if args.ray:
         return _run_on_ray(args)
     if args.out is not None or args.layer:
