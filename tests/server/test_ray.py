@@ -416,3 +416,23 @@ def test_classify_on_ray_that_makes_no_sense(
     told = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     assert main(["classify", "--ray", *told]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_configuration_file_of_the_documentation() -> None:
+    """Ray Serve takes it, its servicers are there, and its arguments are settings."""
+    import yaml
+    from ray._common.utils import import_attr
+    from ray.serve.schema import ServeDeploySchema
+
+    page = (Path(__file__).parents[2] / "docs" / "ray.md").read_text(encoding="utf-8")
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(text))
+    for servicer in config.grpc_options.grpc_servicer_functions:
+        assert callable(import_attr(servicer))
+    (application,) = config.applications
+    build = import_attr(application.import_path)
+    copies = build(application.args)._bound_deployment
+    scaling = copies._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (2, 8)
+    with pytest.raises(InputError, match="min_replica"):
+        build({**application.args, "min_replica": 1})
