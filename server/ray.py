@@ -23,11 +23,11 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from pyconv import bundled
-from pyconv.errors import MissingExtraError, ServerError
+from pyconv.errors import InputError, MissingExtraError, ServerError, unknown_name
 from pyconv.server import status
 from pyconv.server.authentication import REFUSAL
 from pyconv.server.classifier import Classifier
-from pyconv.server.configuration import gather
+from pyconv.server.configuration import gather, setting_names
 from pyconv.server.errors import LimitError
 from pyconv.server.health import Health
 from pyconv.server.inference import Inference
@@ -229,6 +229,9 @@ def app(arguments: Mapping[str, Any]) -> ray_serve.Application:
     Raises:
         InputError: a name that is no setting, or a value that does not fit.
     """
+    for name in arguments:
+        if name not in setting_names():
+            raise InputError(f"args: {unknown_name('setting', name, setting_names())}")
     return application(gather({"ray": True, "host": "0.0.0.0", **arguments}).settings)
 
 

@@ -434,5 +434,7 @@ def test_configuration_file_of_the_documentation() -> None:
     copies = build(application.args)._bound_deployment
     scaling = copies._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas) == (2, 8)
-    with pytest.raises(InputError, match="min_replica"):
+    with pytest.raises(
+        InputError, match="there is no setting 'min_replica'; did you mean 'min_replicas'"
+    ):
         build({**application.args, "min_replica": 1})
