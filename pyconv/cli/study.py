@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyconv.cli.training_display import TrainingDisplay
+from pyconv.errors import InputError
 
 if TYPE_CHECKING:
     from pyconv.training import Epoch, Progress
@@ -89,6 +90,10 @@ def run(args: argparse.Namespace) -> int:
     from pyconv.training.study import contests, experiment
     from pyconv.training.study.plan import STUDIES
 
+    if "best" in args.studies and args.seeds != 1:
+        raise InputError("--seeds: the study best has one seed; leave the flag out, or the study")
+    if not 0 <= args.timing_seconds < float("inf"):
+        raise InputError(f"--timing-seconds: expected 0 or more, got {args.timing_seconds:g}")
     with _Display() as display:
         listener = experiment.Listener(display.run, display.batch, display.epoch, display.stage)
         written: list[Path] = []

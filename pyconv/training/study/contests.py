@@ -20,7 +20,7 @@ from pyconv.training.run import export_trained, load_data
 from pyconv.training.settings import Settings
 from pyconv.training.study import best, report, results
 from pyconv.training.study.best import Candidate, Contest
-from pyconv.training.study.experiment import SILENT, Listener
+from pyconv.training.study.experiment import SILENT, Listener, check_positive
 from pyconv.training.study.results import BATCHES, Speeds
 
 
@@ -76,12 +76,14 @@ def conduct(
         images, data_folder, timing_seconds, listener: as `experiment.conduct` takes them.
 
     Raises:
-        InputError: the folder holds runs with other settings, or cannot be written.
+        InputError: a number below 1; the folder holds runs with other settings, or cannot be
+            written.
         DataError: a data set is broken or cannot be had.
         ModelError: a file of a run is broken.
         ExportError: a network would not compute as ONNX what Keras does.
         MissingExtraError: TensorFlow or tf2onnx is not installed.
     """
+    check_positive(epochs=epochs, images=images)
     outcomes = []
     for contest in contests:
         ways = [

@@ -85,7 +85,7 @@ def conduct(
         ExportError: a network would not compute as ONNX what Keras does.
         MissingExtraError: TensorFlow, tf2onnx or Matplotlib is not installed.
     """
-    _check(seeds=seeds, epochs=epochs, images=images)
+    check_positive(seeds=seeds, epochs=epochs, images=images)
     out = Path(out)
     found: list[Result] = []
     for variant in study.variants:
@@ -122,21 +122,22 @@ def activations(
     Returns:
         The figures, `OUT/activations/*.png`.
     """
-    _check(epochs=epochs, images=images)
+    check_positive(epochs=epochs, images=images)
     out = Path(out)
     variant = STUDIES["baseline"].variants[-1]
     settings = dataclasses.replace(variant.settings, images=images)
     if epochs is not None:
         settings = dataclasses.replace(settings, epochs=epochs)
     dataset = load_data(settings, data_folder)
+    farthest = max(place for places in ACTIVATIONS.values() for place in places)
+    if farthest >= len(dataset.test_images):
+        raise InputError(
+            f"images: expected more than {farthest}, which is shown, got {len(dataset.test_images)}"
+        )
     model = load(_trained(settings, out, dataset, listener).onnx_path)
     folder = _folder(out / "activations")
     paths = []
     for name, places in ACTIVATIONS.items():
-        if max(places) >= len(dataset.test_images):
-            raise InputError(
-                f"images: expected more than {max(places)}, which is shown, got {images}"
-            )
         figure = layer_figure.of_model(
             model, dataset.test_images[list(places)], [f"test image {place}" for place in places]
         )
@@ -197,7 +198,12 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _check(**numbers: int | None) -> None:
+def check_positive(**numbers: int | None) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+        InputError: it names the first of them.
+    """
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise InputError(f"{name}: expected at least 1, got {value}")

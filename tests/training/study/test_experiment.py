@@ -154,3 +154,26 @@ def test_lesson_is_as_deep_as_it_says() -> None:
     deepest = STUDIES["depth"].variants[-1]
     model = networks.build(deepest.settings, (28, 28, 1), 10)
     assert model.count_params() == deepest.lesson[0].parameters
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["best", "--epochs", "0"], "epochs: expected at least 1, got 0"),
+        (["best", "--seeds", "2"], "--seeds: the study best has one seed"),
+        (["activations"], "images: expected more than 55, which is shown, got 40"),
+        (["depth", "--timing-seconds", "-1"], "--timing-seconds: expected 0 or more, got -1"),
+        (["depth", "--timing-seconds", "nan"], "--timing-seconds: expected 0 or more, got nan"),
+    ],
+)
+def test_command_refuses_before_it_trains(
+    quarters: Dataset,
+    flags: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "studies"
+    assert main(["study", *flags, "--out", str(out)]) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
