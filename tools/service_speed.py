@@ -106,7 +106,7 @@ def _load(address: str, images: int, in_flight: int, seconds: float) -> float:
     command += ["--concurrency", str(in_flight), "--images-per-request", str(images)]
     # Several connections, since one of them reaches one of several processes.
     command += ["--connections", str(min(in_flight, 4))]
-    command += ["--duration", str(seconds), "--warmup", "0.5"]
+    command += ["--duration", str(seconds), "--warmup", "0.3"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     (cell,) = json.loads(done.stdout)["cells"]
     if cell["failures"]:
@@ -123,7 +123,7 @@ def _http_load(address: str, images: int, in_flight: int, seconds: float) -> flo
             "--h1",
             f"-c{in_flight}",
             f"-D{seconds * 1e3:.0f}ms",
-            "--warm-up-time=500ms",
+            "--warm-up-time=300ms",
         ]
         command += ["-d", body.name, f"http://{address}/inference"]
         told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
