@@ -22,9 +22,11 @@ def widen_constants(graph: Graph) -> None:
         if node.op not in _ARITHMETIC:
             continue
         shape = graph.shape(node.output)
-        if len(shape) < 2 or not isinstance(shape[-2], int):
+        if len(shape) < 2:
             continue
         width, channels = shape[-2:]
+        if not isinstance(width, int) or not isinstance(channels, int):
+            continue
         names = list(node.inputs)
         for place, name in enumerate(names):
             constant = graph.constants.get(name)
