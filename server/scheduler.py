@@ -22,6 +22,7 @@ few others came in that time.
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 import time
 from collections import deque
@@ -49,8 +50,8 @@ GATHERED = 4
 GATHER_S = 0.003
 """The longest that one of them waits for the others."""
 
-BUSY_SHARE = 0.75
-"""How much of its time an event loop is at work that has none to spare."""
+SLEEPS = 1
+"""An event loop that goes to sleep less often than so many times a request has no time to spare."""
 
 _LOOK_EVERY = 32  # requests
 _FEWEST_ALONE, _MOST_ALONE = 32, 1024
@@ -477,20 +478,28 @@ def _run_alone(lane: Lane, job: _Job) -> Tensors | Exception:
 
 
 class LoopLoad:
-    """How much of its time the event loop's thread is at work."""
+    """Whether the event loop has time to spare: how often its thread goes to sleep.
+
+    That tells it also where other processes keep the processor busy, of which the loop then has
+    little and yet is never idle.
+    """
 
     def __init__(self) -> None:
         self._asked = 0
         self._is_high = False
-        self._now = time.monotonic()
-        self._cpu = time.thread_time()
+        self._sleeps = _sleeps()
 
     def is_high(self) -> bool:
         """Whether it has none to spare; asked on the loop's thread, request by request."""
         self._asked += 1
         if self._asked >= _LOOK_EVERY:
-            self._asked = 0
-            now, cpu = time.monotonic(), time.thread_time()
-            self._is_high = cpu - self._cpu > BUSY_SHARE * (now - self._now)
-            self._now, self._cpu = now, cpu
+            sleeps = _sleeps()
+            self._is_high = sleeps - self._sleeps < SLEEPS * self._asked
+            self._asked, self._sleeps = 0, sleeps
         return self._is_high
+
+
+def _sleeps() -> int:
+    """How often this thread has gone to sleep; elsewhere than on Linux, the whole process."""
+    which = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+    return resource.getrusage(which).ru_nvcsw
