@@ -528,9 +528,9 @@ using StencilPlanes = float[4][kStencilPitch];
 // of them, else read from memory for each window.
 template <bool kHeld>
 struct FilterWeights {
-  explicit FilterWeights(const float* weights) {
+  explicit FilterWeights(const float* filter) {
 #pragma GCC unroll 16
-    for (int k = 0; k < 16; ++k) held[k] = apart(load(weights + k * kLanes));
+    for (int k = 0; k < 16; ++k) held[k] = apart(load(filter + k * kLanes));
   }
   Vector operator[](int k) const { return held[k]; }
 
@@ -538,7 +538,7 @@ struct FilterWeights {
 };
 template <>
 struct FilterWeights<false> {
-  explicit FilterWeights(const float* weights) : weights(weights) {}
+  explicit FilterWeights(const float* filter) : weights(filter) {}
   // Held apart, or the compiler would read it again for each window that shares it.
   Vector operator[](int k) const { return apart(load(weights + k * kLanes)); }
 
