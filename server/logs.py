@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TextIO
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -34,10 +36,18 @@ def configure(log_format: LogFormat, level: LogLevel, *, requests: bool) -> None
         level: the least that is written.
         requests: whether to write a line for every request.
     """
-    handler = logging.StreamHandler()
+    handler = _Handler()
     handler.setFormatter(_Json() if log_format == "json" else _Text())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("pyconv.server.requests").setLevel("INFO" if requests else "WARNING")
+
+
+def close() -> None:
+    """End the log. Where it could not be written, as on a full disk, no exit status tells of that."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Handler) and handler.failed:
+            # Python itself writes there once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def show_traces(trace_id: Callable[[], str]) -> None:
@@ -67,6 +77,17 @@ def request_id() -> str:
         known = secrets.token_hex(8)
         _request_id.set(known)
     return known
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A line that cannot be written is lost: there is nowhere to say so."""
+        if isinstance(sys.exc_info()[1], OSError):
+            self.failed = True
+        else:
+            super().handleError(record)
 
 
 class _Text(logging.Formatter):

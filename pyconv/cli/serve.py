@@ -351,6 +351,7 @@ def run(args: argparse.Namespace) -> int:
         supervise(settings, tell)
     else:
         event_loop.run(serve(settings, tell))
+    logs.close()
     return 0
 
 

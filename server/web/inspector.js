@@ -72,7 +72,11 @@ export class Inspector {
       canvas.addEventListener("keydown", (event) => this.#step(event, array));
       figures.push(figure);
     }
-    this.part("large").replaceChildren(...figures);
+    const large = this.part("large");
+    // A new answer may draw while somebody is at a map with the keyboard.
+    const held = [...large.querySelectorAll("canvas")].indexOf(document.activeElement);
+    large.replaceChildren(...figures);
+    large.querySelectorAll("canvas")[held]?.focus();
     this.part("range").textContent = figures.length ? `From black to yellow: ${told.join(" · ")}` : `Value ${told.join(" · ")}`;
     this.probe();
   }

@@ -268,6 +268,11 @@ def test_page_works_by_keyboard(visit: Callable[..., Page]) -> None:
     page.keyboard.press("Enter")
     playwright.expect(page.locator("#inspector-title")).to_have_text("conv2d, channel 1")
     playwright.expect(page.locator("#large canvas")).to_be_focused()
+    # An answer that comes meanwhile, here the other engine's, draws the map anew.
+    drawn = page.locator("#large canvas").element_handle()
+    page.evaluate("document.querySelector('#engines label:last-of-type input').click()")
+    page.wait_for_function("drawn => !drawn.isConnected", arg=drawn)
+    playwright.expect(page.locator("#large canvas")).to_be_focused()
     page.keyboard.press("ArrowDown")
     place = page.locator("#probe tbody tr.current td").nth(1)
     playwright.expect(place).to_have_text("13, 13")
