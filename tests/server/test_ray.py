@@ -35,16 +35,31 @@ pytestmark = pytest.mark.slow
 _PATIENCE = 180
 
 
+def _start_cluster() -> Any:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=0, include_dashboard=False)
+        for _ in range(2):
+            cluster.add_node(num_cpus=2, wait=False)
+        cluster.wait_for_nodes(120)
+    except BaseException:
+        cluster.shutdown()
+        raise
+    return cluster
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head that computes nothing, and two nodes."""
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(2):
-        cluster.add_node(num_cpus=2, wait=False)
-    cluster.wait_for_nodes()
+    for left in reversed(range(4)):
+        try:
+            cluster = _start_cluster()
+            break
+        except Exception:  # Ray gives a node 30 s to start, which a busy machine may exceed
+            if not left:
+                raise
     yield cluster
     ray.shutdown()
     cluster.shutdown()
