@@ -43,7 +43,7 @@ def configure(log_format: LogFormat, level: LogLevel, *, requests: bool) -> None
 
 
 def close() -> None:
-    """End the log. Where it could not be written, as on a full disk, no exit status tells of that."""
+    """End the log. Where a full disk kept it from being written, no exit status tells of that."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler) and handler.failed:
             # Python itself writes there once more when it ends.
