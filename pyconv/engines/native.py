@@ -63,11 +63,15 @@ class NativeEngine:
         self._lock = threading.Lock()
         _engines.add(self)
         self._steering: frozenset[str] = frozenset()  # inputs whose elements programs depend on
-        self._variants: OrderedDict[_Key, Compiled] = OrderedDict()
+        # None: for these tensors there is no one program for every batch size.
+        self._variants: OrderedDict[_Key, Compiled | None] = OrderedDict()
         self.network = self._import_for_any_batch()
         self._default: Compiled | None = None
         if self.network is not None:
-            self._default = self._compile(self.network, self._output_names)
+            try:
+                self._default = self._compile(self.network, self._output_names)
+            except BatchError:
+                self.network = None
         uses_all = self._default is not None and len(self._default.inputs) == len(self.inputs)
         self._direct = self._default if uses_all else None
         self.outputs: Sequence[TensorInfo] = [self._completed(i) for i in self._file.outputs]
@@ -113,19 +117,28 @@ class NativeEngine:
         return self._default.time_steps(inputs) if self._default is not None else []
 
     def _compute(self, inputs: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
+        program = None
         if self.network is not None and self._same_batch(inputs):
-            return self._variant(names, None).run(inputs)
-        return self._variant(names, inputs).run(inputs)
+            program = self._variant(names, None)
+        if program is None:
+            program = self._variant(names, inputs)
+        assert program is not None
+        return program.run(inputs)
 
     def _same_batch(self, inputs: Mapping[str, Array]) -> bool:
         return len({len(inputs[i.name]) for i in self.inputs if i.shape and i.shape[0] is None}) < 2
 
-    def _variant(self, names: tuple[str, ...], inputs: Mapping[str, Array] | None) -> Compiled:
+    def _variant(
+        self, names: tuple[str, ...], inputs: Mapping[str, Array] | None
+    ) -> Compiled | None:
         """The program for some tensors, from the cache or compiled now.
 
         Args:
             names: the tensors.
             inputs: what to compile for; None for every batch size.
+
+        Returns:
+            The program; None where there is none for every batch size.
         """
         with self._lock:
             key = self._key(names, inputs)
@@ -133,7 +146,10 @@ class NativeEngine:
                 network = self.network if inputs is None else self._import_for(inputs)
                 assert network is not None  # or `inputs` would have been given
                 key = self._key(names, inputs)  # by now it is known what steers the network
-                self._variants[key] = self._compile(network, names)
+                try:
+                    self._variants[key] = self._compile(network, names)
+                except BatchError:
+                    self._variants[key] = None
             self._variants.move_to_end(key)
             if len(self._variants) > MOST_VARIANTS:
                 self._variants.popitem(last=False)

@@ -121,6 +121,7 @@ def compile_network(
         weights: how dense layers keep their weights.
 
     Raises:
+        BatchError: there is no one program for every batch size.
         InputError: a tensor does not exist.
         ModelError: the native engine refuses a step.
     """

@@ -17,6 +17,7 @@ from pyconv.graph.compiler import Memory, compile_network, optimized
 from pyconv.graph.importer import ValuesNeeded
 from pyconv.graph.ir import Graph
 from pyconv.graph.passes import PASSES
+from pyconv.graph.reader import OnnxFile
 
 _SUMMARIES = {
     step.__name__: (inspect.getdoc(step) or "").splitlines()[0].rstrip(".") for step in PASSES
@@ -157,15 +158,21 @@ def explain(
         ModelError: the file is broken, or has no program before it is known what shapes come.
     """
     file = reader.read(path)
+    names = tuple(info.name for info in file.outputs) if outputs is None else tuple(outputs)
     try:
-        network = importer.build(file, importer.batch_shapes(file))
+        return _explanation(file, names, threads, exact, weights)
     except (BatchError, ValuesNeeded) as error:
         why = error if isinstance(error, BatchError) else f"it needs the elements of {error}"
         raise ModelError(
             f"{path}: there is no one program for every batch size ({why}); such a network is "
             "compiled for the arrays that come"
         ) from error
-    names = tuple(info.name for info in file.outputs) if outputs is None else tuple(outputs)
+
+
+def _explanation(
+    file: OnnxFile, names: tuple[str, ...], threads: int, exact: bool, weights: WeightStorage
+) -> Explanation:
+    network = importer.build(file, importer.batch_shapes(file))
     for name in names:
         if network.shape(name) is None:
             raise InputError(unknown_name("tensor", name, file.tensors()))
@@ -181,7 +188,7 @@ def explain(
     optimized(network, computed, record)
     compiled = compile_network(network, names, threads, exact, weights)
     return Explanation(
-        name=path.name,
+        name=file.path.name,
         outputs=names,
         opset=file.opset,
         onnx_nodes=len(file.nodes),

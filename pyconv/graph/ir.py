@@ -141,11 +141,11 @@ class Graph:
         """State the type of a computed value.
 
         Raises:
-            BatchError: the batch is anywhere but alone in axis 0.
+            BatchError: the batch is in another axis than 0.
             ModelError: it has too many elements.
         """
         for axis, size in enumerate(shape):
-            if isinstance(size, Batch) and (axis > 0 or size.factor != 1):
+            if isinstance(size, Batch) and (axis > 0 or size.factor < 1):
                 raise BatchError(f"{value} has the shape {shape_text(shape)}")
         # As in NumPy, an empty tensor's other axes count: its strides are numbers too.
         if per_image([size or 1 for size in shape]) > MOST_ELEMENTS:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pyconv.graph.batch import Batch, Shape
+from pyconv.graph.batch import Batch, Shape, at_batch
 from pyconv.graph.importer import Network
 from pyconv.graph.ir import Graph, Node
 
@@ -106,7 +106,7 @@ def receptive_fields(
         image: the input that is the image.
         axes: which of its axes are height and width.
         tensors: by ONNX name, the permutation of axes in which the field is wanted; none if empty.
-            Tensors without an axis for the batch, or known without running, are left out.
+            Tensors without an axis for the batch alone, or known without running, are left out.
 
     Returns:
         By tensor, in the order of `tensors`.
@@ -126,8 +126,9 @@ def receptive_fields(
                 found.pop(name, None)
     fields = {}
     for name, permutation in tensors.items():
-        if name in kept and len(graph.shape(name)) >= 2:
-            fields[name] = _field(kept[name], graph.shape(name), permutation)
+        shape = graph.shape(name) if name in kept else ()
+        if len(shape) >= 2 and not (isinstance(shape[0], Batch) and shape[0].factor > 1):
+            fields[name] = _field(kept[name], shape, permutation)
     return fields
 
 
@@ -157,7 +158,7 @@ def _of_image(shape: Shape, axes: tuple[int, int]) -> Bounds:
 
 def _sizes(shape: Shape) -> tuple[int, ...]:
     """A shape with a batch of one."""
-    return tuple(1 if isinstance(size, Batch) else size for size in shape)
+    return tuple(at_batch(size, 1) for size in shape)
 
 
 def _bounds_after(node: Node, graph: Graph, found: Mapping[str, Bounds]) -> Bounds:

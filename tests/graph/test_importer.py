@@ -89,7 +89,6 @@ def test_part_of_a_shape(import_network: Callable[[Path], Any], write_onnx: Writ
     "nodes",
     [
         [helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0, 2])],
-        [helper.make_node("Reshape", ["x", "merged"], ["y"])],
         [helper.make_node("Reshape", ["x", "moved"], ["y"])],
         [helper.make_node("Concat", ["x", "x"], ["y"], axis=0)],
         [helper.make_node("ReduceMean", ["x", "zero"], ["y"])],
@@ -107,7 +106,6 @@ def test_what_mixes_images_waits_for_the_batch(
     write_onnx: Write, assert_agrees: Agree, nodes: list[onnx.NodeProto]
 ) -> None:
     constants = {
-        "merged": _ints(-1, 4),
         "moved": _ints(3, -1, 1)[: 1 if nodes[0].op_type == "Slice" else 3],
         "zero": _ints(0),
         "one": _ints(1),
@@ -120,6 +118,46 @@ def test_what_mixes_images_waits_for_the_batch(
         importer.build(file, importer.batch_shapes(file))
     # And then it runs, each batch size with a program of its own.
     assert_agrees(path, (7, 1) if nodes[0].op_type == "Add" else (2, 5))
+
+
+def test_dense_layers_over_maps_have_one_program_for_every_batch(
+    write_onnx: Write, assert_agrees: Agree
+) -> None:
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Reshape", ["x", "rows"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["m"]),
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Slice", ["s", "zero", "two"], ["t"]),
+        helper.make_node("Concat", ["t", "five"], ["u"], axis=0),
+        helper.make_node("Reshape", ["m", "u"], ["d"]),
+        helper.make_node("Add", ["d", "b"], ["e"]),
+        helper.make_node("Relu", ["e"], ["y"]),
+    ]
+    constants = {
+        "rows": _ints(-1, 4),
+        "w": random.normal(size=(4, 5)).astype(np.float32),
+        "zero": _ints(0),
+        "two": _ints(2),
+        "five": _ints(5),
+        "b": random.normal(size=5).astype(np.float32),
+    }
+    engine = assert_agrees(write_onnx(nodes, {"x": ["n", 3, 4]}, constants))
+    assert [(step.operator, step.shape) for step in engine.steps()] == [("dense", (None, 3, 5))]
+
+
+@pytest.mark.parametrize("then", ["Identity", "ReduceMean"])
+def test_rows_that_are_no_dense_layer_wait_for_the_batch(
+    write_onnx: Write, assert_agrees: Agree, then: str
+) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "rows"], ["r"]),
+        helper.make_node(then, ["r", "one"][: 1 + (then != "Identity")], ["y"]),
+    ]
+    path = write_onnx(nodes, {"x": ["n", 3, 4]}, {"rows": _ints(-1, 4), "one": _ints(1)})
+    engine = assert_agrees(path)
+    assert engine.network is None
+    assert not engine.steps()
 
 
 def test_free_heights_and_widths(write_onnx: Write, assert_agrees: Agree) -> None:

@@ -89,6 +89,12 @@ _NETWORKS = {
         node("Flatten", ["b"], ["c"]),
         node("MatMul", ["c", "matrix"], ["y"]),
     ],
+    "dense over pixels": [
+        _conv("x", "a", "k13", strides=[2, 2]),
+        node("Reshape", ["a", "pixel rows"], ["b"]),
+        node("MatMul", ["b", "pixel matrix"], ["c"]),
+        node("Reshape", ["c", "pixel maps"], ["y"]),
+    ],
     "global pool": [
         _conv("x", "a", "k13", strides=[4, 4]),
         node("GlobalAveragePool", ["a"], ["y"]),
@@ -129,6 +135,9 @@ def test_receptive_field_is_what_changes_with_the_pixels(
         "k33": random.uniform(1, 2, (2, 3, 3, 3)).astype(np.float32),
         "t33": random.uniform(1, 2, (3, 2, 3, 3)).astype(np.float32),
         "matrix": random.uniform(1, 2, (3 * 2 * 2, 5)).astype(np.float32),
+        "pixel rows": np.array([-1, 4]),
+        "pixel matrix": random.uniform(1, 2, (4, 2)).astype(np.float32),
+        "pixel maps": np.array([-1, 3, 10]),
         "rows": np.array([2]),
         "starts": np.array([1, 8]),
         "ends": np.array([9, -8]),

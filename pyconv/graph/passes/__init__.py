@@ -32,6 +32,7 @@ from pyconv.graph.passes.reshape_unit_transposes import reshape_unit_transposes
 from pyconv.graph.passes.sink_quantization import sink_quantization
 from pyconv.graph.passes.sink_reshapes import sink_reshapes
 from pyconv.graph.passes.sink_transposes import sink_transposes
+from pyconv.graph.passes.split_rows import split_rows
 from pyconv.graph.passes.view_outputs import view_outputs
 from pyconv.graph.passes.widen_constants import widen_constants
 
@@ -40,6 +41,7 @@ Pass: TypeAlias = Callable[[Graph], None]
 PASSES: tuple[Pass, ...] = (
     drop_identities,
     eliminate_dead,
+    split_rows,
     fold_constants,
     fuse_quantization,
     recognize_activations,

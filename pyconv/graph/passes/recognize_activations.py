@@ -14,7 +14,7 @@ def recognize_activations(graph: Graph) -> None:
     x · sigmoid(x) → swish(x)
     x · hard_sigmoid(x; 1/6, 1/2) → hard_swish(x)
     relu(x) + c · relu(-x) → prelu(x, -c), for a constant c
-    x · 1/2 · (1 + erf(x / √2)), in any order of its factors → gelu(x)
+    x · 1/2 · (1 + erf(x / √2)), in any order of its factors → gelu(x); likewise 1 - erf(-x / √2)
     """
     producers = graph.producers()
     for index, node in enumerate(graph.nodes):
@@ -77,15 +77,21 @@ def _gelu(
     if len(names) != 2 or not _close(scale, 0.5):
         return None
     for x, gate in (names, names[::-1]):
-        one_plus_erf = producers.get(gate)
-        if one_plus_erf is None or one_plus_erf.op != "add":
+        one_and_erf = producers.get(gate)
+        if one_and_erf is None or one_and_erf.op not in ("add", "subtract"):
             continue
-        erfs = [n for n in one_plus_erf.inputs if _scalar(graph, n) is None]
-        ones = [n for n in one_plus_erf.inputs if _scalar(graph, n) == 1.0]
+        erfs = [n for n in one_and_erf.inputs if _scalar(graph, n) is None]
+        ones = [n for n in one_and_erf.inputs if _scalar(graph, n) == 1.0]
         erf = producers.get(erfs[0]) if len(erfs) == len(ones) == 1 else None
         if erf is None or erf.attributes.get("activation") != "erf":
             continue
-        if _is_x_over_root_two(graph, erf.inputs[0], x, producers):
+        if one_and_erf.op == "add":
+            wanted = math.sqrt(0.5)
+        elif one_and_erf.inputs[0] == ones[0]:
+            wanted = -math.sqrt(0.5)  # 1 - erf(-z), from the complement erfc
+        else:
+            continue
+        if _close(_quotient(graph, erf.inputs[0], x, producers), wanted):
             return x, {"activation": "gelu"}
     return None
 
@@ -107,16 +113,27 @@ def _factors(
     return result
 
 
-def _is_x_over_root_two(graph: Graph, name: str, x: str, producers: dict[str, Node]) -> bool:
-    node = producers.get(name)
-    if node is None or x not in node.inputs:
-        return False
-    others = [_scalar(graph, n) for n in node.inputs if n != x]
-    if len(others) != 1 or others[0] is None:
-        return False
-    if node.op == "multiply":
-        return _close(others[0], math.sqrt(0.5))
-    return node.op == "divide" and node.inputs[0] == x and _close(others[0], math.sqrt(2))
+def _quotient(graph: Graph, name: str, x: str, producers: dict[str, Node]) -> float | None:
+    """The number that x was multiplied by; None where that is not all that was done to it."""
+    number = 1.0
+    while name != x:
+        node = producers.get(name)
+        if node is None:
+            return None
+        if node.attributes.get("activation") == "negative":
+            number = -number
+            name = node.inputs[0]
+            continue
+        factors = [_scalar(graph, each) for each in node.inputs]
+        if node.op == "multiply" and (factors[0] is None) != (factors[1] is None):
+            place = factors.index(None)
+            number *= factors[1 - place] or 0.0
+        elif node.op == "divide" and factors[0] is None and factors[1]:
+            place, number = 0, number / factors[1]
+        else:
+            return None
+        name = node.inputs[place]
+    return number
 
 
 def _scalar(graph: Graph, name: str) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pyconv.graph import native_operators, passes
-from pyconv.graph.batch import Batch, Shape
+from pyconv.graph.batch import Batch, BatchError, Shape
 from pyconv.graph.ir import Graph, Node, Output, TensorType
 
 Interpret = Callable[[Graph, dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -104,6 +104,32 @@ def test_recognize_gated_activations(
     assert graph.nodes[0].attributes == {"activation": name}
 
 
+def test_split_rows_of_dense_layers_over_maps(run_pass: Run) -> None:
+    g = Builder(x=(N, 3, 4, 5))
+    g("rows", "reshape", "x", shape=(N * 12, 5))
+    g("d", "dense", "rows", weights=g.array(5, 6))
+    g("b", "add", g.constant(1, 6), "d")
+    g("a", "activation", "b", activation="relu")
+    g("e", "dense", g("s", "multiply", "a", "b"), weights=g.array(6, 2))
+    g("y", "reshape", "e", shape=(N, 3, 4, 2))
+    graph = g.wants("y")
+    kept = [node.op for node in graph.nodes]
+    assert run_pass(passes.split_rows, graph) == kept
+    assert graph.shape("rows") == (N, 12, 5)
+    assert graph.shape("e") == (N, 12, 2)
+
+
+def test_split_rows_refuses_what_minds_and_what_was_asked_for() -> None:
+    g = Builder(x=(N, 3, 4, 4))
+    g("rows", "reshape", "x", shape=(N * 3, 4, 4))
+    g("r", "reduce", "rows", function="sum", axes=[1], keepdims=1)
+    g("y", "reshape", "r", shape=(N, 12))
+    with pytest.raises(BatchError, match=r"reduce of \(3n, 4, 4\) that makes r"):
+        passes.split_rows(g.wants("y"))
+    with pytest.raises(BatchError, match=r"rows has the shape \(3n, 4, 4\)"):
+        passes.split_rows(g.wants("rows"))
+
+
 def test_recognize_no_swish_of_something_else(run_pass: Run) -> None:
     g = Builder(x=(N, 4), z=(N, 4))
     g("y", "multiply", "z", g("s", "activation", "x", activation="sigmoid"))
@@ -115,12 +141,20 @@ def _number(g: Builder, value: float) -> str:
 
 
 @pytest.mark.parametrize("order", ["half first", "half last", "half in between"])
-@pytest.mark.parametrize("divided", [False, True])
-def test_recognize_gelu(run_pass: Run, order: str, divided: bool) -> None:
+@pytest.mark.parametrize("root", ["multiplied", "divided", "negative first", "negative last"])
+def test_recognize_gelu(run_pass: Run, order: str, root: str) -> None:
     g = Builder(x=(N, 9))
-    root = _number(g, 2**0.5 if divided else 0.5**0.5)
-    g("r", "divide" if divided else "multiply", "x", root)
-    g("o", "add", _number(g, 1), g("e", "activation", "r", activation="erf"))
+    if root == "divided":
+        g("r", "divide", "x", _number(g, 2**0.5))
+    elif root == "negative first":
+        g("r", "multiply", g("m", "activation", "x", activation="negative"), _number(g, 0.5**0.5))
+    elif root == "negative last":
+        g("m", "multiply", _number(g, 0.5**0.5), "x")
+        g("r", "activation", "m", activation="negative")
+    else:
+        g("r", "multiply", "x", _number(g, 0.5**0.5))
+    rest = "subtract" if root.startswith("negative") else "add"
+    g("o", rest, _number(g, 1), g("e", "activation", "r", activation="erf"))
     half = _number(g, 0.5)
     if order == "half first":
         g("y", "multiply", g("h", "multiply", half, "x"), "o")
@@ -131,6 +165,15 @@ def test_recognize_gelu(run_pass: Run, order: str, divided: bool) -> None:
     graph = g.wants("y")
     assert run_pass(passes.recognize_activations, graph) == ["activation"]
     assert graph.nodes[0].attributes == {"activation": "gelu"}
+
+
+@pytest.mark.parametrize("rest", ["add", "subtract"])
+def test_recognize_no_gelu_of_the_other_sign(run_pass: Run, rest: str) -> None:
+    g = Builder(x=(N, 9))
+    g("r", "multiply", "x", _number(g, 0.5**0.5 if rest == "subtract" else -(0.5**0.5)))
+    g("o", rest, _number(g, 1), g("e", "activation", "r", activation="erf"))
+    g("y", "multiply", g("h", "multiply", _number(g, 0.5), "x"), "o")
+    assert len(run_pass(passes.recognize_activations, g.wants("y"))) == 5
 
 
 def test_recognize_no_gelu_with_other_numbers(run_pass: Run) -> None:
