@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyconv import figures
-from pyconv.client import Activations, Client, Picture
+from pyconv.client import Activations, Client, Examination, Picture
 from pyconv.engines.base import Array, EngineName
 from pyconv.errors import InputError, ModelError
 from pyconv.model import Model, Prediction
@@ -64,6 +64,7 @@ def compute(
     engine: EngineName | None = None,
     layers: Sequence[str] | None = None,
     channels: Sequence[int] | None = None,
+    examination: Examination | None = None,
 ) -> LayerFigure:
     """Ask a server for all that the figure shows.
 
@@ -76,6 +77,7 @@ def compute(
         layers: the columns; the first four that put out maps if None.
         channels: the channels of each layer; channel 32 if None, or a layer's last where it has
             fewer. A layer without maps, such as a dense one, then comes whole.
+        examination: edits of layers, if there are any.
 
     Raises:
         InputError: a picture cannot be read, or a layer or channel does not exist.
@@ -83,11 +85,16 @@ def compute(
     shapes = {layer.name: layer.shape for layer in client.describe(model, engine=engine).layers}
     chosen = _chosen(shapes, layers, channels)
     activations = client.activations(
-        pictures, layers=chosen, model=model, engine=engine, return_inputs=True
+        pictures,
+        layers=chosen,
+        model=model,
+        engine=engine,
+        return_inputs=True,
+        examination=examination,
     )
     predictions: list[Prediction | None]
     try:
-        answer = client.classify(pictures, model=model, engine=engine)
+        answer = client.classify(pictures, model=model, engine=engine, examination=examination)
         predictions = [likeliest[0] for likeliest in answer.predictions]
     except ModelError:
         predictions = [None] * len(pictures)

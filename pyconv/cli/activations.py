@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyconv.cli import connection
+from pyconv.cli import connection, edits
 from pyconv.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channel",
         nargs="+",
-        type=int,
         metavar="N",
-        help="channels of each layer, from 0 (default: 32, or a layer's last where it has fewer)",
+        help="channels of each layer, from 0, or all (default: 32, or a layer's last where it has "
+        "fewer)",
     )
     parser.add_argument(
         "--out",
@@ -53,10 +53,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print what was computed and where it is, as JSON"
     )
+    edits.add_arguments(parser)
     parser.epilog = """examples:
   pyconv activations boot.png shirt.png bag.png --out grid.png
   pyconv activations boot.png --layer conv2d conv2d_1 --channel 0 16 32
-  pyconv activations seven.png --model digits --npz seven.npz
+  pyconv activations boot.png --layer max_pooling2d conv2d_1 --silence conv2d:0,3,8-15
+  pyconv activations seven.png --model digits --layer conv2d --channel all --npz seven.npz
+  pyconv activations seven.png --model digits --replace conv2d=seven.npz
 
 A picture that cannot be read is named, and nothing is written: a figure that lacks a row would
 mislead. exit status: 0 if everything was written, 1 if not"""
@@ -72,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     for flag, path, ending in (("--out", out, ".png"), ("--npz", args.npz, ".npz")):
         if path is not None and not path.endswith(ending):
             raise InputError(f"{flag}: expected a file that ends in {ending}, got {path!r}")
+    examination = edits.examination(args)
     with connection.connect(args) as (client, model):
         figure = layer_figure.compute(
             client,
@@ -80,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
             model=model,
             engine=args.engine,
             layers=args.layer,
-            channels=args.channel,
+            channels=_channels(args.channel),
+            examination=examination,
         )
     try:
         if out is not None:
@@ -96,6 +101,16 @@ def run(args: argparse.Namespace) -> int:
             if path is not None:
                 print(f"{kind}: {path}")
     return 0
+
+
+def _channels(given: Sequence[str] | None) -> list[int] | None:
+    """The channels wanted of each layer; none of them are all."""
+    if given is None or given == ["all"]:
+        return None if given is None else []
+    for text in given:
+        if not text.isdecimal():
+            raise InputError(f"--channel: expected numbers from 0, or all, got {text!r}")
+    return [int(text) for text in given]
 
 
 def _facts(

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyconv.cli import connection
+from pyconv.cli import connection, edits
 from pyconv.errors import InputError, PyconvError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="say what each step of the native engine takes: time, FLOPs, bytes",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    edits.add_arguments(parser)
     cluster = parser.add_argument_group("on a Ray cluster (pip install 'pyconv[ray]')")
     cluster.add_argument(
         "--ray", action="store_true", help="classify there, and write Parquet files to --out"
@@ -103,6 +104,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv classify scans/*.png --model digits --top 3 --save-input seen/
   pyconv classify boot.jpg --server 127.0.0.1:50051 --engine onnxruntime
   pyconv classify boot.jpg --compare --profile
+  pyconv classify boot.jpg --silence conv2d:0,3,8-15
   pyconv classify --ray photos/ --out results/ --model fashion --layer dense
   pyconv classify --ray photos.parquet --out results/ --ray-address head:6379
   pyconv classify boot.jpg --json | jq -r '.results[0].predictions[0].label'
@@ -121,11 +123,7 @@ def run(args: argparse.Namespace) -> int:
             "--out and --layer go with --ray; for activations of a few pictures there "
             "is pyconv activations"
         )
-    examination = None
-    if args.compare or args.profile:
-        from pyconv.client import Examination
-
-        examination = Examination(compare=args.compare, profile=args.profile)
+    examination = edits.examination(args, compare=args.compare, profile=args.profile)
     with connection.connect(args, both_engines=args.compare) as (client, model):
         # A wrong model or engine is one error, not one a picture.
         description = client.describe(model, engine=args.engine)
@@ -167,6 +165,8 @@ def _run_on_ray(args: argparse.Namespace) -> int:
         "--save-input": args.save_input is not None,
         "--compare": args.compare,
         "--profile": args.profile,
+        "--silence": bool(args.silence),
+        "--replace": bool(args.replace),
     }
     for flag, given in of_servers.items():
         if given:

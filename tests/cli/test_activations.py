@@ -45,6 +45,28 @@ def test_activations_saves_the_numbers(
         np.testing.assert_array_equal(saved["dense"], expected["dense"][:, [2, 0]])
 
 
+def test_activations_of_a_whole_layer_are_what_replaces_it(
+    paths: list[str], flags: list[str], tmp_path: Path, capsys: _Output
+) -> None:
+    npz, after = tmp_path / "values.npz", tmp_path / "after.npz"
+    whole = ["--layer", "conv2d", "dense", "--channel", "all", "--npz", str(npz)]
+    assert main(["activations", *paths, *flags, *whole]) == 0
+    with np.load(npz) as saved:
+        maps, dense = saved["conv2d"], saved["dense"]
+    assert maps.shape == (2, 4, 6, 4)
+    maps[..., [0, 2]] = 0
+    np.savez(npz, conv2d=maps)
+    edits = [["--replace", f"conv2d={npz}"], ["--silence", "conv2d:0,2"]]
+    found = []
+    for edit in edits:
+        asked = ["--layer", "dense", "--channel", "all", "--npz", str(after), *edit]
+        assert main(["activations", *paths, *flags, *asked]) == 0
+        with np.load(after) as saved:
+            found.append(saved["dense"])
+    np.testing.assert_array_equal(*found)
+    assert (found[0] != dense).all()
+
+
 def test_activations_draws_a_row_a_picture_and_a_column_a_map(
     paths: list[str], flags: list[str], tmp_path: Path, capsys: _Output
 ) -> None:
@@ -95,7 +117,10 @@ def test_activations_of_a_network_that_is_no_classifier(
     [
         (["--layer", "conv"], "there is no layer 'conv'; did you mean 'conv2d'"),
         (["--layer", "conv2d", "--channel", "4"], "'conv2d' has 4 channels, 0 to 3; got 4"),
-        (["--layer", "conv2d", "--channel", "-1"], "expected channels from 0, got [-1]"),
+        (
+            ["--layer", "conv2d", "--channel", "-1"],
+            "expected numbers from 0, or all, got '-1'",
+        ),
         (["--out", "grid.jpg"], "--out: expected a file that ends in .png"),
         (["--npz", "values.npy"], "--npz: expected a file that ends in .npz"),
         (["--out", "no/such/folder/grid.png"], "the result cannot be written"),

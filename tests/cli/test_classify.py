@@ -76,6 +76,60 @@ def test_classify_compares_the_engines_and_times_the_steps(
     assert all(step["ms"] > 0 for step in result["steps"])
 
 
+def test_classify_with_layers_edited(folder: Path, small_classifier: Path, capsys: _Output) -> None:
+    picture = str(folder / "boot.png")
+    model = pyconv.load(small_classifier, engine="onnxruntime")
+    assert model.input_contract is not None
+    (maps,) = model.activations(
+        pictures.prepare_all([picture], model.input_contract), ["conv2d"]
+    ).values()
+    maps[..., [0, 2, 3]] = 0
+    np.save(folder / "maps.npy", maps)
+    layer = model.layer("conv2d")
+    rest = model.resumed([layer.tensor])
+    (scores,) = rest.run({layer.tensor: maps.transpose(np.argsort(layer.axes))}).values()
+    best = int(scores[0].argmax())
+    asked = ["classify", picture, "--model", str(small_classifier), "--json"]
+    for edit in (["--silence", "conv2d:0,2-3"], ["--replace", f"conv2d={folder / 'maps.npy'}"]):
+        assert main([*asked, *edit]) == 0
+        (result,) = json.loads(capsys.readouterr().out)["results"]
+        (said,) = result["predictions"]
+        assert said["index"] == best
+        assert said["probability"] == pytest.approx(scores[0, best], abs=1e-6)
+    assert main(asked) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["predictions"][0]["probability"] != pytest.approx(scores[0].max(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (["--silence", "conv2d"], "--silence: expected LAYER:CHANNELS"),
+        (["--silence", ":3"], "--silence: expected LAYER:CHANNELS"),
+        (["--silence", "conv2d:3-1"], "expected channels such as 0,3 or 8-15 behind the colon"),
+        (["--silence", "conv2d:0,"], "expected channels such as 0,3 or 8-15 behind the colon"),
+        (["--silence", "conv2d:4"], "layer 'conv2d' has 4 channels, 0 to 3; got 4"),
+        (["--silence", "conv:0"], "there is no layer 'conv'; did you mean 'conv2d'"),
+        (["--replace", "conv2d"], "--replace: expected LAYER=FILE"),
+        (["--replace", "conv2d={folder}/none.npy"], "none.npy: cannot be read: No such file"),
+        (["--replace", "conv2d={folder}/notes.txt"], "notes.txt: expected arrays as NumPy writes"),
+        (["--replace", "conv2d={folder}/a.npz"], "there is no array 'conv2d' (known: dense)"),
+        (["--replace", "dense={folder}/a.npz"], "'dense': expected float32 of shape (n, 3), got"),
+        (["--replace", "x={folder}/a.npz", "--silence", "dense:0"], "there is no array 'x'"),
+        (["--silence", "conv2d:0", "--compare"], "layers can be edited, or engines compared"),
+        (["--silence", "conv2d:0", "--ray", "--out", "x"], "--silence does not go with --ray"),
+    ],
+)
+def test_classify_with_edits_that_make_no_sense(
+    folder: Path, small_classifier: Path, edit: list[str], message: str, capsys: _Output
+) -> None:
+    np.savez(folder / "a.npz", dense=np.zeros((1, 2), np.float32))
+    told = [text.replace("{folder}", str(folder)) for text in edit]
+    picture, model = str(folder / "boot.png"), str(small_classifier)
+    assert main(["classify", picture, "--model", model, *told]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_classify_leaves_no_server_behind(folder: Path, small_classifier: Path) -> None:
     before = set(threading.enumerate())
     flags = ["--model", str(small_classifier), "--engine", "onnxruntime"]
