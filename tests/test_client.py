@@ -180,7 +180,7 @@ def test_models_and_description(client: Client) -> None:
 
 
 def test_wait_ready_returns_when_the_server_serves(client: Client) -> None:
-    client.wait_ready(timeout=5)
+    client.wait_ready(timeout=30)
 
 
 def test_wait_ready_waits_no_longer_than_told(nobody: str) -> None:
@@ -257,7 +257,7 @@ def test_answer_that_takes_too_long(address: str, monkeypatch: pytest.MonkeyPatc
     answered = threading.Event()
 
     def slow(served: ServedModel, inputs: object, outputs: object) -> None:
-        assert answered.wait(10)
+        assert answered.wait(30)
 
     monkeypatch.setattr(ServedModel, "run", slow)
     monkeypatch.setattr("pyconv.server.scheduler.QUICK_S", 0)  # it would hold the event loop

@@ -29,7 +29,7 @@ def test_serve_tells_where_and_stops_cleanly(small_classifier: Path) -> None:
             client.wait_ready()
             assert client.models() == {"shoes": ("native", "onnxruntime")}
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert process.stdout.read() == ""
         assert process.stderr.read() == ""
 

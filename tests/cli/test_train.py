@@ -57,7 +57,7 @@ def test_train_on_a_terminal_keeps_the_bar_out_of_the_table(
         monkeypatch.setattr("sys.stderr", both)
         monkeypatch.setenv("TERM", "xterm")
         assert main(["train", *_SMALL, "--epochs", "1", "--out", str(tmp_path)]) == 0
-    reader.join(10)
+    reader.join(30)
     os.close(controller)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", received.decode())
     (line,) = [line for line in re.split("[\r\n]+", text) if 'Model: "convolutional"' in line]

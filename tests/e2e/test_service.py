@@ -31,12 +31,12 @@ def address() -> Iterator[str]:
         assert facts["models"] == bundled.names()
         yield facts["address"]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
 
 
 def _run(*arguments: str) -> str:
     done = subprocess.run(
-        [*_PYCONV, *arguments], capture_output=True, text=True, check=False, timeout=60
+        [*_PYCONV, *arguments], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -98,7 +98,7 @@ def test_interrupted_classify_ends_at_once_and_alone(tmp_path: Path) -> None:
         writer = _open_when_read(late, process)
         process.send_signal(signal.SIGINT)
         try:
-            _, stderr = process.communicate(timeout=10)
+            _, stderr = process.communicate(timeout=30)
         finally:
             process.kill()
             os.close(writer)

@@ -102,7 +102,7 @@ def test_open_loop_charges_a_stall_to_all_that_was_due() -> None:
     with _serving(answer) as address:
         load = Load(rate=100, concurrency=2, connections=1, seconds=2, warmup_seconds=0.1)
         measured = _generate(address, load)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 120
     assert len(measured.latencies) == 200
     assert measured.unsent == 0
     late = [latency for latency in measured.latencies if latency > 0.1]
@@ -135,11 +135,11 @@ def test_every_failure_is_counted_by_its_status() -> None:
         if calls % 4 == 2:
             return b"pong"
         if calls % 4 == 3:
-            time.sleep(0.3)
+            time.sleep(1)
         return request
 
     with _serving(answer) as address:
-        measured = _generate(address, Load(seconds=0.9, timeout=0.1, warmup_seconds=0.3))
+        measured = _generate(address, Load(seconds=2, timeout=0.3, warmup_seconds=0.5))
     assert set(measured.failures) == {"RESOURCE_EXHAUSTED", "WRONG_ANSWER", "DEADLINE_EXCEEDED"}
     assert measured.messages["RESOURCE_EXHAUSTED"] == "the queue is full: ä"
     assert measured.messages["WRONG_ANSWER"] == "expected b'ping', got b'pong'"
@@ -178,10 +178,17 @@ def test_server_that_is_no_grpc_server_is_one_error() -> None:
 
 
 def test_server_that_dies_leaves_failures_and_no_hang() -> None:
-    with _serving(_echo) as address:
+    first: list[float] = []
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        first.append(time.monotonic())
+        if first[-1] - first[0] > 0.6:
+            proxy.cut()
+        return request
+
+    with _serving(answer) as address:
         proxy = _Proxy(address)
-        threading.Timer(0.6, proxy.cut).start()
-        load = Load(concurrency=4, seconds=1.2, warmup_seconds=0.2, timeout=5)
+        load = Load(concurrency=4, seconds=1.2, warmup_seconds=0.2, timeout=30)
         measured = _generate(proxy.address, load)
     assert measured.latencies
     assert set(measured.failures) == {"UNAVAILABLE"}

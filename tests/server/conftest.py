@@ -28,7 +28,7 @@ def settings(small_classifier: Path, small_unexplained: Path, small_maps: Path) 
         max_images=64,
         max_message_bytes=1 << 16,
         max_heat_maps=50,
-        grace_seconds=5,
+        grace_seconds=60,
     )
 
 

@@ -101,7 +101,7 @@ class _Gate:
 
         def gated(served: ServedModel, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
             self.entered.set()
-            assert self.open.wait(20)
+            assert self.open.wait(30)
             return real(served, inputs, outputs)
 
         monkeypatch.setattr(ServedModel, "run", gated)
@@ -122,14 +122,14 @@ def test_stop_finishes_what_is_in_flight(one: Settings, monkeypatch: pytest.Monk
     with Client(server.__enter__()) as client:
         asking = threading.Thread(target=_outcome, args=(client, outcomes))
         asking.start()
-        assert gate.entered.wait(5)
+        assert gate.entered.wait(30)
         stopping = threading.Thread(target=server.__exit__, args=(None, None, None))
         stopping.start()
         _wait_until_refused(client)
         assert outcomes == []
         gate.open.set()
-        stopping.join(10)
-        asking.join(10)
+        stopping.join(30)
+        asking.join(30)
     assert not stopping.is_alive()
     (outcome,) = outcomes
     assert not isinstance(outcome, PyconvError)
@@ -144,14 +144,14 @@ def test_stop_gives_up_when_the_grace_is_over(
     with Client(server.__enter__()) as client:
         asking = threading.Thread(target=_outcome, args=(client, outcomes))
         asking.start()
-        assert gate.entered.wait(5)
+        assert gate.entered.wait(30)
         stopping = threading.Thread(target=server.__exit__, args=(None, None, None))
         stopping.start()
-        asking.join(5)
+        asking.join(30)
         (outcome,) = outcomes
         assert isinstance(outcome, ServerError)
         gate.open.set()
-        stopping.join(5)
+        stopping.join(30)
 
 
 def _wait_until_refused(client: Client) -> None:
@@ -216,8 +216,8 @@ def test_signal_finishes_what_is_in_flight_and_exits_with_0(
         assert process.stdout is not None
         assert process.stdout.readline() == "computing\n"
         process.send_signal(number)
-        asking.join(10)
-        assert process.wait(10) == 0
+        asking.join(30)
+        assert process.wait(30) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     (outcome,) = outcomes
@@ -237,8 +237,8 @@ def test_second_signal_does_not_wait(small_classifier: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _wait_until_refused(client)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == -signal.SIGTERM
-        asking.join(10)
+        assert process.wait(30) == -signal.SIGTERM
+        asking.join(30)
     (outcome,) = outcomes
     assert isinstance(outcome, ServerError)
 
@@ -248,7 +248,7 @@ def test_client_that_vanishes_leaves_the_server_well(small_classifier: Path) -> 
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(address, options) as channel:
             stub = classifier_pb2_grpc.ClassifierStub(channel)
-            assert stub.ListModels(pb.ListModelsRequest(), timeout=5).models
+            assert stub.ListModels(pb.ListModelsRequest(), timeout=30).models
             stub.ListModels.future(pb.ListModelsRequest())
         with Client(address) as client:
             client.classify(_IMAGES)

@@ -44,15 +44,15 @@ _GOOD = _tensor(_IMAGES)
 @pytest.fixture
 def still_alive(stub: _Stub) -> Iterator[None]:
     """Whatever a test does to the server, it must answer right afterwards."""
-    expected = stub.Classify(pb.ClassifyRequest(model=_SMALL, images=_GOOD), timeout=5)
+    expected = stub.Classify(pb.ClassifyRequest(model=_SMALL, images=_GOOD), timeout=30)
     yield
-    again = stub.Classify(pb.ClassifyRequest(model=_SMALL, images=_GOOD), timeout=5)
+    again = stub.Classify(pb.ClassifyRequest(model=_SMALL, images=_GOOD), timeout=30)
     assert again.classifications == expected.classifications
 
 
 def test_classify(stub: _Stub, settings: Settings) -> None:
     request = pb.ClassifyRequest(model=_SMALL, images=_GOOD, top_k=2)
-    response = stub.Classify(request, timeout=5)
+    response = stub.Classify(request, timeout=30)
     expected = pyconv.load(settings.models[0].source, engine="native").classify(_IMAGES, top=2)
     assert [
         [(item.label, item.index, item.probability) for item in row.predictions]
@@ -64,24 +64,24 @@ def test_classify(stub: _Stub, settings: Settings) -> None:
 
 
 def test_classify_names_one_class_unless_asked_for_more(stub: _Stub) -> None:
-    response = stub.Classify(pb.ClassifyRequest(model=_SMALL, images=_GOOD), timeout=5)
+    response = stub.Classify(pb.ClassifyRequest(model=_SMALL, images=_GOOD), timeout=30)
     assert [len(row.predictions) for row in response.classifications] == [1] * 5
 
 
 def test_classify_runs_on_the_engine_asked_for(stub: _Stub) -> None:
     selector = pb.ModelSelector(name="small", engine=pb.ENGINE_ONNXRUNTIME)
-    response = stub.Classify(pb.ClassifyRequest(model=selector, images=_GOOD), timeout=5)
+    response = stub.Classify(pb.ClassifyRequest(model=selector, images=_GOOD), timeout=30)
     assert response.engine == pb.ENGINE_ONNXRUNTIME
 
 
 def test_classify_returns_what_the_network_saw(stub: _Stub, make_png: Callable[..., bytes]) -> None:
     images = _files(make_png(), make_png(seed=1))
     request = pb.ClassifyRequest(model=_SMALL, images=images, return_inputs=True)
-    inputs = stub.Classify(request, timeout=5).inputs
+    inputs = stub.Classify(request, timeout=30).inputs
     assert (list(inputs.shape), inputs.dtype) == ([2, 6, 8, 1], pb.DATA_TYPE_UINT8)
     request = pb.ClassifyRequest(model=_SMALL, images=_GOOD, return_inputs=True)
     np.testing.assert_array_equal(
-        tensor_from_wire(stub.Classify(request, timeout=5).inputs), _IMAGES
+        tensor_from_wire(stub.Classify(request, timeout=30).inputs), _IMAGES
     )
 
 
@@ -189,7 +189,7 @@ _BAD_CLASSIFY = {
 def test_bad_classify_gets_its_status(stub: _Stub, case: str) -> None:
     request, code, message = _BAD_CLASSIFY[case]
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Classify(request, timeout=5)
+        stub.Classify(request, timeout=30)
     assert caught.value.code() is code
     assert message in str(caught.value.details())
 
@@ -198,7 +198,7 @@ def test_bad_classify_gets_its_status(stub: _Stub, case: str) -> None:
 def test_a_method_that_does_not_exist_is_unimplemented(channel: grpc.Channel) -> None:
     call: Any = channel.unary_unary("/pyconv.v1.Classifier/Guess")
     with pytest.raises(grpc.RpcError) as caught:
-        call(b"", timeout=5)
+        call(b"", timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -211,12 +211,12 @@ def test_a_fault_of_the_servers_is_internal_and_tells_nothing(
     request = pb.ClassifyRequest(model=_SMALL, images=_GOOD)
     monkeypatch.setattr(ServedModel, "run", broken)
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Classify(request, timeout=5)
+        stub.Classify(request, timeout=30)
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(caught.value.details())
     assert "RuntimeError: a secret path" in caplog.text
     monkeypatch.undo()
-    stub.Classify(request, timeout=5)
+    stub.Classify(request, timeout=30)
 
 
 # -- ClassifyStream --------------------------------------------------------------------------------
@@ -230,9 +230,9 @@ def test_stream_answers_every_request_in_order(stub: _Stub) -> None:
         if case != "a message above the limit"
         for case, request in ((case, request), (f"after {case}", good))
     ]
-    answers = list(stub.ClassifyStream(iter(requests), timeout=10))
+    answers = list(stub.ClassifyStream(iter(requests), timeout=30))
     assert [answer.id for answer in answers] == [request.id for request in requests]
-    expected = stub.Classify(good, timeout=5).classifications
+    expected = stub.Classify(good, timeout=30).classifications
     for answer in answers:
         if answer.id.startswith("after "):
             assert answer.response.classifications == expected
@@ -248,17 +248,17 @@ def test_stream_answers_while_it_is_open(stub: _Stub) -> None:
     def requests() -> Iterator[pb.ClassifyStreamRequest]:
         good = pb.ClassifyRequest(model=_SMALL, images=_GOOD)
         yield pb.ClassifyStreamRequest(id="first", request=good)
-        assert answered.wait(5)
+        assert answered.wait(30)
         yield pb.ClassifyStreamRequest(id="second", request=good)
 
-    stream = stub.ClassifyStream(requests(), timeout=10)
+    stream = stub.ClassifyStream(requests(), timeout=30)
     assert next(stream).id == "first"
     answered.set()
     assert [answer.id for answer in stream] == ["second"]
 
 
 def test_stream_of_nothing_is_answered_by_nothing(stub: _Stub) -> None:
-    assert list(stub.ClassifyStream(iter([]), timeout=5)) == []
+    assert list(stub.ClassifyStream(iter([]), timeout=30)) == []
 
 
 @pytest.mark.usefixtures("still_alive")
@@ -281,7 +281,7 @@ def test_activations_as_tensors(stub: _Stub, settings: Settings) -> None:
         pb.LayerSelection(name="conv2d", channels=[3, 1]),
     ]
     request = pb.ActivationsRequest(model=_SMALL, images=_GOOD, layers=layers)
-    dense, conv2d = stub.Activations(request, timeout=5).layers
+    dense, conv2d = stub.Activations(request, timeout=30).layers
     model = pyconv.load(settings.models[0].source, engine="native")
     expected = model.activations(_IMAGES)
     np.testing.assert_array_equal(tensor_from_wire(dense.tensor), expected["dense"])
@@ -291,7 +291,7 @@ def test_activations_as_tensors(stub: _Stub, settings: Settings) -> None:
 
 
 def test_activations_of_all_layers(stub: _Stub) -> None:
-    response = stub.Activations(pb.ActivationsRequest(model=_SMALL, images=_GOOD), timeout=5)
+    response = stub.Activations(pb.ActivationsRequest(model=_SMALL, images=_GOOD), timeout=30)
     assert {layer.name: tuple(layer.tensor.shape) for layer in response.layers} == {
         "conv2d": (5, 4, 6, 4),
         "flatten": (5, 96),
@@ -307,7 +307,7 @@ def test_activations_as_pictures(stub: _Stub) -> None:
         format=pb.ACTIVATION_FORMAT_PNG,
         return_inputs=True,
     )
-    response = stub.Activations(request, timeout=5)
+    response = stub.Activations(request, timeout=30)
     np.testing.assert_array_equal(tensor_from_wire(response.inputs), _IMAGES)
     conv2d, dense = (layer.heat_maps.maps for layer in response.layers)
     assert [(item.image, item.channel) for item in conv2d] == [(i, 0) for i in range(5)]
@@ -360,7 +360,7 @@ def test_bad_activations_get_their_status(
     request_.model.CopyFrom(_SMALL)
     request_.images.CopyFrom(_GOOD)
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Activations(request_, timeout=5)
+        stub.Activations(request_, timeout=30)
     assert caught.value.code() is code
     assert message in str(caught.value.details())
 
@@ -369,7 +369,7 @@ def test_bad_activations_get_their_status(
 
 
 def test_list_models(stub: _Stub) -> None:
-    models = stub.ListModels(pb.ListModelsRequest(), timeout=5).models
+    models = stub.ListModels(pb.ListModelsRequest(), timeout=30).models
     both = [pb.ENGINE_NATIVE, pb.ENGINE_ONNXRUNTIME]
     assert [(model.name, list(model.engines)) for model in models] == [
         ("small", both),
@@ -379,7 +379,7 @@ def test_list_models(stub: _Stub) -> None:
 
 
 def test_describe_model(stub: _Stub) -> None:
-    response = stub.DescribeModel(pb.DescribeModelRequest(model=_SMALL), timeout=5)
+    response = stub.DescribeModel(pb.DescribeModelRequest(model=_SMALL), timeout=30)
     assert response.name == "small"
     assert response.engine == pb.ENGINE_NATIVE
     assert list(response.engines) == [pb.ENGINE_NATIVE, pb.ENGINE_ONNXRUNTIME]
@@ -405,7 +405,7 @@ def test_describe_model(stub: _Stub) -> None:
 def test_describe_an_unknown_model(stub: _Stub) -> None:
     request = pb.DescribeModelRequest(model=pb.ModelSelector(name="nothing"))
     with pytest.raises(grpc.RpcError) as caught:
-        stub.DescribeModel(request, timeout=5)
+        stub.DescribeModel(request, timeout=30)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 

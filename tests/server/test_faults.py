@@ -50,7 +50,7 @@ _TABLE = os.environ.get("PYCONV_FAULTS_TABLE")
 _CASES = 16
 # Longer than a machine that is shared may be taken away.
 _PATIENCE = 180
-_SETTLE_SECONDS = 20.0
+_SETTLE_SECONDS = 60.0
 # Python's and protobuf's allocators keep some of what they had at most.
 _GROWTH_BYTES = 48 << 20
 
@@ -105,6 +105,13 @@ class Running:
 
     def open_files(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208
+
+    def files_settle(self, files: int) -> bool:
+        """Whether hardly more files are open than so many, once connections are closed."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while self.open_files() > files + 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self.open_files() <= files + 3
 
     def memory_bytes(self) -> int:
         text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
@@ -175,6 +182,12 @@ class Witnesses:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    def wait_for_one(self) -> None:
+        """Wait until one was answered."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self.seen.right + self.seen.wrong and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _note(self, case: Case, scores: Any, refusal: str = "") -> None:
         with self._lock:
@@ -257,14 +270,12 @@ def endure(
         for number in range(tries * TIMES):
             fault(number)
         assert_ready(server)
+        witnesses.wait_for_one()
     seen = witnesses.seen
     assert seen.wrong == 0
     assert seen.right > 0
     assert set(seen.refused) <= set(refusals), seen.refused
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    while server.open_files() > files + 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert server.open_files() <= files + 3, "connections leak"
+    assert server.files_settle(files), "connections leak"
     assert server.memory_bytes() - memory < _GROWTH_BYTES, "memory leaks"
     if name:
         write_row(name, tries * TIMES, seen)
@@ -305,7 +316,8 @@ def server(
     models = [f"--model={path}" for path in (small_unexplained, small_maps)]
     with serving(small_classifier, cases, *limits, *models, "--engine", "both") as running:
         # What is made once (threads, caches) is no leak.
-        with Witnesses(running):
+        with Witnesses(running) as witnesses:
+            witnesses.wait_for_one()
             time.sleep(0.5)
         yield running
 
@@ -698,7 +710,7 @@ def test_clients_that_vanish_amid_a_stream(server: Running) -> None:
         def requests() -> Iterator[pb.ModelInferRequest]:
             for case in server.cases[:5]:
                 yield case.request
-            more.wait(10)
+            more.wait(_PATIENCE)
 
         answers = stub.ModelStreamInfer(requests())
         next(answers)
@@ -715,7 +727,7 @@ def test_clients_that_give_up_at_once(server: Running) -> None:
         ) as channel:
             stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
             for case in server.cases:
-                call = stub.ModelInfer.future(case.request, timeout=10)
+                call = stub.ModelInfer.future(case.request, timeout=_PATIENCE)
                 if number % 2:
                     call.cancel()
 
@@ -806,7 +818,7 @@ def test_full_queue(small_classifier: Path, cases: list[Case]) -> None:
 
     flooding = cases * 16
     # Those that wait for others to run with are sure to fill the queue, however slow the sender.
-    waiting = ["--max-wait", "100", "--max-queue", "8"]
+    waiting = ["--max-wait", "300", "--max-queue", "8"]
     with serving(small_classifier, cases, *waiting) as server:
         endure(
             server,
@@ -851,12 +863,13 @@ def test_workers_that_are_killed(small_classifier: Path, cases: list[Case]) -> N
         time.sleep(0.2)  # amid requests
         killed.add(victim)
         os.kill(victim, signal.SIGKILL)
-        # Its sockets go a moment after it, and only then come those of the one in its place.
-        for count in (1, 2):
-            deadline = time.monotonic() + _PATIENCE
-            while {_listening(server.port), _listening(server.http_port)} != {count}:
-                assert time.monotonic() < deadline, "nobody took the killed one's place"
-                time.sleep(0.02)
+        deadline = time.monotonic() + _PATIENCE
+        while victim in _workers(server) or len(_workers(server)) < 2:
+            assert time.monotonic() < deadline, "nobody took the killed one's place"
+            time.sleep(0.02)
+        while {_listening(server.port), _listening(server.http_port)} != {2}:
+            assert time.monotonic() < deadline, "the one in its place does not listen"
+            time.sleep(0.02)
 
     # What was in flight on the one that is killed ends as its connection does.
     ended = ("UNAVAILABLE", "HTTP RemoteDisconnected", "HTTP ConnectionResetError", "HTTP URLError")
@@ -962,13 +975,15 @@ def test_clock_that_jumps(small_classifier: Path, cases: list[Case], tmp_path: P
     )
     assert abs(float(told.stdout) - time.time()) > 80_000  # it does jump
     # gRPC tells what is left of a deadline by the wall clock: a request that arrives in the very
-    # moment of a jump may be taken for late.
+    # moment of a jump may be taken for late, at most one of each of the two witnesses.
     late = ("DEADLINE_EXCEEDED",)
     with serving(small_classifier, cases, "--log-requests", env=environ) as server:
+        started = time.monotonic()
         seen = endure(
             server, "a wall clock that jumps by two days", 4, lambda _: time.sleep(0.5), late
         )
-    assert sum(seen.refused.values()) <= 4 * TIMES
+        jumps = (time.monotonic() - started) * 2 + 1
+    assert sum(seen.refused.values()) <= 2 * jumps
 
 
 def test_certificates_that_are_wrong(
@@ -991,7 +1006,7 @@ def test_certificates_that_are_wrong(
 
     def ask(name: str) -> int:
         who = Credentials(ca=pem["ca"], certificate=pem[name], key=pem[name])
-        with Client(server.address, credentials=who, timeout=10) as client:
+        with Client(server.address, credentials=who, timeout=_PATIENCE) as client:
             return len(client.classify(cases[0].pixels, model="small").predictions)
 
     refused = answered = 0
@@ -1003,10 +1018,7 @@ def test_certificates_that_are_wrong(
                     ask(name)
                 refused += 1
             answered += ask("right")
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        while server.open_files() > files + 3 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert server.open_files() <= files + 3
+        assert server.files_settle(files), "connections leak"
     write_row("clients' certificates expired or of strangers", refused, Seen(right=answered))
 
 
@@ -1103,7 +1115,7 @@ def test_memory_over_a_while(small_classifier: Path, cases: list[Case]) -> None:
         seen = witnesses.seen
         assert seen.wrong == 0
         assert not seen.refused
-        assert server.open_files() <= files + 3
+        assert server.files_settle(files), "connections leak"
         assert end - middle < max(_GROWTH_BYTES / 6, (middle - start) / 2)
         assert end - start < _GROWTH_BYTES
         told = " MB, ".join(f"{at / 1e6:.1f}" for at in (start, middle, end))

@@ -31,13 +31,13 @@ def _health(channel: grpc.Channel) -> Any:
 @pytest.mark.parametrize("service", ["", _CLASSIFIER])
 def test_check_of_a_service(channel: grpc.Channel, service: str) -> None:
     request = health_pb2.HealthCheckRequest(service=service)
-    assert _health(channel).Check(request, timeout=5).status == _SERVING
+    assert _health(channel).Check(request, timeout=30).status == _SERVING
 
 
 def test_check_of_an_unknown_service(channel: grpc.Channel) -> None:
     request = health_pb2.HealthCheckRequest(service="no.such.Service")
     with pytest.raises(grpc.RpcError) as caught:
-        _health(channel).Check(request, timeout=5)
+        _health(channel).Check(request, timeout=30)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert "no.such.Service" in str(caught.value.details())
 
@@ -50,7 +50,7 @@ def test_watchers_hear_of_the_stop_and_do_not_delay_it(settings: Settings) -> No
         request = health_pb2.HealthCheckRequest(service=service)
         stream = _health(channel).Watch(request, timeout=30)
         heard[key] = [next(stream).status]
-        started.wait(10)
+        started.wait(30)
         heard[key].extend(answer.status for answer in stream)
 
     server = BackgroundServer(settings)
@@ -66,12 +66,12 @@ def test_watchers_hear_of_the_stop_and_do_not_delay_it(settings: Settings) -> No
         ]
         for watcher in watchers:
             watcher.start()
-        started.wait(10)
+        started.wait(30)
         before = time.monotonic()
         server.__exit__(None, None, None)
         assert time.monotonic() - before < settings.grace_seconds / 2
         for watcher in watchers:
-            watcher.join(10)
+            watcher.join(30)
     assert heard == {
         "all": [_SERVING, _NOT_SERVING],
         "first": [_SERVING, _NOT_SERVING],
@@ -86,7 +86,7 @@ def test_reflection_tells_the_whole_protocol(channel: grpc.Channel) -> None:
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=_CLASSIFIER),
     ]
-    listed, described = stub.ServerReflectionInfo(iter(requests), timeout=5)
+    listed, described = stub.ServerReflectionInfo(iter(requests), timeout=30)
     assert {service.name for service in listed.list_services_response.service} == {
         _CLASSIFIER,
         "inference.GRPCInferenceService",
@@ -113,8 +113,8 @@ def test_a_model_is_healthy_while_it_is_loaded(settings: Settings) -> None:
     ):
         models: Any = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
         heard = (answer.status for answer in _health(channel).Watch(request, timeout=30))
-        assert _health(channel).Check(request, timeout=5).status == next(heard) == _SERVING
-        models.RepositoryModelUnload(RepositoryModelUnloadRequest(model_name="plain"), timeout=5)
-        assert _health(channel).Check(request, timeout=5).status == next(heard) == _NOT_SERVING
-        models.RepositoryModelLoad(RepositoryModelLoadRequest(model_name="plain"), timeout=20)
-        assert _health(channel).Check(request, timeout=5).status == next(heard) == _SERVING
+        assert _health(channel).Check(request, timeout=30).status == next(heard) == _SERVING
+        models.RepositoryModelUnload(RepositoryModelUnloadRequest(model_name="plain"), timeout=30)
+        assert _health(channel).Check(request, timeout=30).status == next(heard) == _NOT_SERVING
+        models.RepositoryModelLoad(RepositoryModelLoadRequest(model_name="plain"), timeout=30)
+        assert _health(channel).Check(request, timeout=30).status == next(heard) == _SERVING

@@ -50,7 +50,7 @@ def _parameter(**value: Any) -> dict[str, pb.InferParameter]:
 
 
 def test_raw_contents_are_answered_raw(stub: Any, settings: Settings) -> None:
-    response = stub.ModelInfer(_request(["scores", "conv2d"], id="7"), timeout=10)
+    response = stub.ModelInfer(_request(["scores", "conv2d"], id="7"), timeout=30)
     assert (response.model_name, response.model_version, response.id) == ("small", "1", "7")
     model = pyconv.load(settings.models[0].source)
     scores, layer = response.outputs
@@ -64,7 +64,7 @@ def test_raw_contents_are_answered_raw(stub: Any, settings: Settings) -> None:
 
 def test_typed_contents_are_answered_typed(stub: Any, settings: Settings) -> None:
     request = _typed(pb.InferTensorContents(fp32_contents=_IMAGES.ravel()))
-    response = stub.ModelInfer(request, timeout=10)
+    response = stub.ModelInfer(request, timeout=30)
     assert not response.raw_output_contents
     (scores,) = response.outputs
     expected = pyconv.load(settings.models[0].source).predict(_IMAGES)
@@ -230,10 +230,10 @@ _BAD: dict[str, tuple[pb.ModelInferRequest, grpc.StatusCode, str]] = {
 def test_bad_request_gets_its_status(stub: Any, case: str) -> None:
     request, code, message = _BAD[case]
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(request, timeout=10)
+        stub.ModelInfer(request, timeout=30)
     assert caught.value.code() is code
     assert message in str(caught.value.details())
-    stub.ModelInfer(_request(), timeout=10)
+    stub.ModelInfer(_request(), timeout=30)
 
 
 def test_stream_answers_bad_requests_with_their_errors(stub: Any) -> None:
@@ -246,7 +246,7 @@ def test_stream_answers_bad_requests_with_their_errors(stub: Any) -> None:
 
 
 def test_what_is_not_here_is_not_ready(stub: Any) -> None:
-    assert not stub.ModelReady(pb.ModelReadyRequest(name="small", version="2"), timeout=5).ready
+    assert not stub.ModelReady(pb.ModelReadyRequest(name="small", version="2"), timeout=30).ready
     for call, request in (
         (stub.ModelMetadata, pb.ModelMetadataRequest(name="nobody")),
         (stub.ModelConfig, pb.ModelConfigRequest(name="nobody")),
@@ -254,5 +254,5 @@ def test_what_is_not_here_is_not_ready(stub: Any) -> None:
         (stub.RepositoryModelLoad, pb.RepositoryModelLoadRequest(model_name="nobody")),
     ):
         with pytest.raises(grpc.RpcError) as caught:
-            call(request, timeout=5)
+            call(request, timeout=30)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND

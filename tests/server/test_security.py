@@ -91,7 +91,7 @@ def guarded(small_classifier: Path, files: _Files) -> Iterator[str]:
 
 
 def _classify(address: str, credentials: Credentials) -> None:
-    with Client(address, credentials=credentials, timeout=5) as client:
+    with Client(address, credentials=credentials, timeout=30) as client:
         assert len(client.classify(_IMAGES).predictions) == 1
 
 
@@ -147,7 +147,7 @@ def test_token_lets_in(guarded: str, token: str) -> None:
 @pytest.mark.parametrize("token", ["", "wrong", _TOKENS[0][:-1], _TOKENS[0] + "0", "x" * 2000])
 def test_token_that_is_wrong_keeps_out(guarded: str, token: str) -> None:
     with (
-        Client(guarded, credentials=Credentials(token=token), timeout=5) as client,
+        Client(guarded, credentials=Credentials(token=token), timeout=30) as client,
         pytest.raises(ServerError, match="expected the header authorization: Bearer") as refused,
     ):
         client.models()
@@ -155,11 +155,11 @@ def test_token_that_is_wrong_keeps_out(guarded: str, token: str) -> None:
 
 
 def test_token_is_wanted_on_streams_and_not_for_health(guarded: str) -> None:
-    with Client(guarded, timeout=5) as client:
+    with Client(guarded, timeout=30) as client:
         client.wait_ready()
         with pytest.raises(ServerError, match="authorization"):
             next(client.classify_stream([_IMAGES]))
-    with Client(guarded, credentials=Credentials(token=_TOKENS[1]), timeout=5) as client:
+    with Client(guarded, credentials=Credentials(token=_TOKENS[1]), timeout=30) as client:
         (answer,) = client.classify_stream([_IMAGES])
         assert not isinstance(answer, PyconvError)
 
@@ -289,7 +289,7 @@ def test_garbage_instead_of_a_handshake_harms_nobody(mutual: str, files: _Files)
 
     host, _, port = mutual.partition(":")
     for garbage in (b"", b"GET / HTTP/1.1\r\n\r\n", os.urandom(500), b"\x16\x03\x01\xff\xff"):
-        with socket.create_connection((host, int(port)), timeout=5) as raw:
+        with socket.create_connection((host, int(port)), timeout=30) as raw:
             raw.sendall(garbage)
     assert threading.active_count() < 50
     test_mutual_tls_lets_its_own_clients_in(mutual, files)
@@ -318,7 +318,7 @@ def test_http_asks_for_certificates_and_tokens_too(settings: Settings, files: _F
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(f"https://{secured.http_address}{path}", headers=headers)
         try:
-            with urllib.request.urlopen(request, context=trusting, timeout=10) as answer:
+            with urllib.request.urlopen(request, context=trusting, timeout=30) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -347,7 +347,7 @@ def test_http_serves_a_renewed_certificate_without_a_restart(
     def ask() -> int:
         trusting = ssl.create_default_context(cafile=tmp_path / "second")
         url = f"https://{server.http_address}/v2/health/ready"
-        with urllib.request.urlopen(url, context=trusting, timeout=10) as answer:
+        with urllib.request.urlopen(url, context=trusting, timeout=30) as answer:
             return int(answer.status)
 
     with server:

@@ -51,7 +51,7 @@ def _children(process: subprocess.Popen[str]) -> list[int]:
 
 
 def _answered(address: str) -> float:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as page:
         lines = page.read().decode().splitlines()
     counted = [line for line in lines if line.startswith('pyconv_requests_total{code="OK"')]
     return float(counted[0].split()[-1]) if counted else 0.0
