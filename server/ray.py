@@ -23,6 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 from pyconv import bundled
+from pyconv.cluster import join
 from pyconv.errors import InputError, MissingExtraError, ServerError, unknown_name
 from pyconv.server import status
 from pyconv.server.authentication import REFUSAL
@@ -261,11 +262,7 @@ def serve(
     Security.of(settings)
     if settings.port == 0:
         settings = replace(settings, port=_free_port())
-    if not ray.is_initialized():
-        try:
-            ray.init(settings.ray_address, log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ServerError(f"no Ray cluster at {settings.ray_address}: {error}") from error
+    join(settings.ray_address)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     told = threading.Event()
     for number in signals:

@@ -76,8 +76,7 @@ class Statistics:
     def answered(self, request: Measured, took_ns: int) -> None:
         """Count a request that got its answer."""
         self.images += request.images
-        self.success.count += 1
-        self.success.ns += took_ns
+        self.success.add(took_ns)
         self.prepare_ns += request.prepare_ns
         self.queue_ns += request.queue_ns
         self.compute_ns += request.compute_ns
@@ -87,5 +86,4 @@ class Statistics:
         duration = self.runs.get(images)
         if duration is None:
             duration = self.runs[images] = Duration()
-        duration.count += 1
-        duration.ns += int(seconds * 1e9)
+        duration.add(int(seconds * 1e9))
