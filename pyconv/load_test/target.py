@@ -98,6 +98,8 @@ def open_inference(
             return f"not a ModelInferResponse: {error}"
         if len(answer.outputs) != wanted:
             return f"expected {wanted} outputs, got {len(answer.outputs)}"
+        if outputs and [output.name for output in answer.outputs] != list(outputs):
+            return f"expected {', '.join(outputs)}, got {', '.join(o.name for o in answer.outputs)}"
         for output in answer.outputs:
             if batched and list(output.shape[:1]) != [images]:
                 return f"{output.name}: expected {images} rows, got the shape {list(output.shape)}"

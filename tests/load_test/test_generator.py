@@ -17,6 +17,7 @@ from pyconv.credentials import Credentials
 from pyconv.errors import InputError, ServerError
 from pyconv.load_test import Load, Measured, Target, generate
 from pyconv.load_test.target import open_inference
+from pyconv.v2 import open_inference_pb2 as pb
 from pyconv.v2 import open_inference_pb2_grpc
 
 _Answer = Callable[[bytes, grpc.ServicerContext], bytes]
@@ -243,15 +244,45 @@ def test_load_that_makes_no_sense(values: dict[str, float], message: str) -> Non
         Load(**values)  # type: ignore[arg-type]
 
 
-def test_server_that_does_not_list_its_models() -> None:
-    """As KServe's own: the list is an extension of the protocol."""
+def test_answer_with_other_outputs_than_were_asked_for_is_wrong() -> None:
+    """As MLServer's, whose models may not heed what is asked for."""
+    answer = pb.ModelInferResponse(model_name="net")
+    answer.outputs.add(name="scores", datatype="FP32", shape=[1, 3])
+
+    class Servicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+        def ModelMetadata(  # noqa: N802
+            self, request: object, context: object
+        ) -> pb.ModelMetadataResponse:
+            told = pb.ModelMetadataResponse(name="net")
+            told.inputs.add(name="x", datatype="FP32", shape=[-1, 2])
+            told.outputs.add(name="scores", datatype="FP32", shape=[-1, 3])
+            return told
+
+    with _serving_models(Servicer()) as address:
+        for outputs, wrong in (((), ""), (("scores",), ""), (("conv",), "expected conv, got sco")):
+            target = open_inference(address, Credentials(), model="net", outputs=outputs)
+            assert target.check(answer.SerializeToString()).startswith(wrong)
+            assert bool(target.check(answer.SerializeToString())) == bool(wrong)
+
+
+@contextmanager
+def _serving_models(
+    servicer: open_inference_pb2_grpc.GRPCInferenceServiceServicer,
+) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(1))
-    servicer = open_inference_pb2_grpc.GRPCInferenceServiceServicer()
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        with pytest.raises(InputError, match="say which one; this server does not list its models"):
-            open_inference(f"127.0.0.1:{port}", Credentials())
+        yield f"127.0.0.1:{port}"
     finally:
         server.stop(None)
+
+
+def test_server_that_does_not_list_its_models() -> None:
+    """As KServe's own: the list is an extension of the protocol."""
+    with (
+        _serving_models(open_inference_pb2_grpc.GRPCInferenceServiceServicer()) as address,
+        pytest.raises(InputError, match="say which one; this server does not list its models"),
+    ):
+        open_inference(address, Credentials())
