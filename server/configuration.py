@@ -7,9 +7,10 @@ file. A name that is no setting is refused wherever it stands.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
@@ -26,7 +27,13 @@ from pydantic_settings import (
 
 from pyconv import bundled
 from pyconv.errors import InputError, unknown_name
-from pyconv.server.settings import DEFAULT_HTTP_PORT, ModelSpec, Settings
+from pyconv.server.settings import (
+    DEFAULT_HTTP_PORT,
+    ModelSettings,
+    ModelSpec,
+    Settings,
+    named_settings,
+)
 
 PREFIX = "PYCONV_SERVE_"
 FILE_VARIABLE = f"{PREFIX}CONFIG"
@@ -59,6 +66,11 @@ class Configuration:
         ]
         width = min(60, max(len(text) for text, _ in written))
         lines += [f"{text.ljust(width)}  # {self.origins[name]}" for text, name in written]
+        for model, own in self.settings.model_settings.items():
+            key = model if re.fullmatch("[A-Za-z0-9_-]+", model) else _toml(model)
+            lines += ["", f"[model_settings.{key}]  # {self.origins['model_settings']}"]
+            given = {key: value for key, value in asdict(own).items() if value not in (None, ())}
+            lines += [f"{key} = {_toml(value)}" for key, value in given.items()]
         return "\n".join(lines) + "\n"
 
 
@@ -105,9 +117,10 @@ def gather(
         chosen |= values
         origins |= places
     try:
-        checked = model(**chosen).model_dump(exclude_unset=True)
+        found = model(**chosen)
     except ValidationError as error:
         raise InputError(_explain(error, origins)) from None
+    checked = {name: getattr(found, name) for name in found.model_fields_set}
     models = checked.pop("models", None)
     if models is None:
         models = [] if checked.get("model_dir") else bundled.names()
@@ -144,14 +157,31 @@ def _model() -> type[BaseSettings]:
     declared: dict[str, Any] = {}
     for each in fields(Settings):
         hint = list[str] if each.name == "models" else hints[each.name]
-        if isinstance(get_origin(hint), type) and issubclass(get_origin(hint) or object, Sequence):
+        if each.name == "model_settings":
+            hint = Annotated[hint, NoDecode, BeforeValidator(_by_model)]
+        elif isinstance(get_origin(hint), type) and issubclass(
+            get_origin(hint) or object, Sequence
+        ):
             hint = Annotated[hint, NoDecode, BeforeValidator(_split)]
-        declared[each.name] = (hint, None if each.default is MISSING else each.default)
+        declared[each.name] = (hint, None)  # never heard: what is not given, `Settings` fills in
     model: type[BaseSettings] = create_model("Settings", __base__=_Source, **declared)
     return model
 
 
-def _split(value: object) -> object:
+def _by_model(value: object) -> object:
+    """Settings of models: a table of tables, or texts, which a variable holds with commas."""
+    if isinstance(value, str | list):
+        return dict(named_settings(text) for text in _split(value))
+    known = [each.name for each in fields(ModelSettings)]
+    for model, own in value.items() if isinstance(value, Mapping) else ():
+        for name in own if isinstance(own, Mapping) else ():
+            if name not in known:
+                told = unknown_name("setting of a model", name, known)
+                raise InputError(f"model {model!r}: {told}")
+    return value
+
+
+def _split(value: Any) -> Any:
     """A list as a variable holds it: with commas between."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -191,13 +221,19 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
     where = ".".join(str(part) for part in first["loc"])
-    reason = first["msg"].removeprefix("Input should be ")
-    return f"{where} ({origins.get(name, 'flag')}): expected {reason}, got {first['input']!r}"
+    told = f"{where} ({origins.get(name, 'flag')})"
+    if first["type"] == "value_error":  # of our own saying
+        return f"{told}: {first['ctx']['error']}"
+    return (
+        f"{told}: expected {first['msg'].removeprefix('Input should be ')}, got {first['input']!r}"
+    )
 
 
 def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
     for each in fields(settings):
         value = getattr(settings, each.name)
+        if each.name == "model_settings":
+            continue  # tables, which stand behind everything else
         if each.name == "models":
             value = [spec.text for spec in value]
         yield each.name, value

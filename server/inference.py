@@ -330,10 +330,9 @@ class Inference:
     def _lane(self, served: ServedModel) -> Lane:
         lane = self._lanes.get(served)
         if lane is None:
-            settings, spec = self._settings, served.spec
-            max_batch = settings.max_batch if spec.max_batch is None else spec.max_batch
-            wait_ms = settings.max_wait_ms if spec.max_wait_ms is None else spec.max_wait_ms
-            lane = self._scheduler.lane(served, max_batch, wait_ms / 1e3, settings.max_queue)
+            _, max_batch, wait_ms = self._settings.of_model(served.spec)
+            max_queue = self._settings.max_queue
+            lane = self._scheduler.lane(served, max_batch, wait_ms / 1e3, max_queue)
             self._lanes[served] = lane
         return lane
 

@@ -341,7 +341,7 @@ def load_served(
     """
     statistics = Statistics()
     loaded = []
-    for engine in spec.engines or engines:
+    for engine in engines:
         stored: WeightStorage = weights if engine == "native" else "float32"
         model = load(spec.source, engine=engine, threads=threads, weights=stored)
         served = ServedModel(spec, model, statistics)

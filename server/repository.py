@@ -146,7 +146,7 @@ class Repository:
             inputs=model.inputs,
             outputs=outputs,
             max_batch_size=self._settings.max_images if batch else 0,
-            max_wait_ms=served.spec.max_wait_ms or self._settings.max_wait_ms,
+            max_wait_ms=self._settings.of_model(served.spec).max_wait_ms,
         )
 
     def statistics(self, name: str = "", version: str = "") -> list[tuple[str, str, Statistics]]:
@@ -287,7 +287,9 @@ class Repository:
         return [
             served
             for spec in specs
-            for served in load_served(spec, settings.engines, settings.threads, settings.weights)
+            for served in load_served(
+                spec, settings.of_model(spec).engines, settings.threads, settings.weights
+            )
         ]
 
     def _specs(self, name: str) -> Sequence[ModelSpec]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pyconv import bundled
 from pyconv.engines.base import EngineName, WeightStorage
-from pyconv.errors import InputError
+from pyconv.errors import InputError, unknown_name
 from pyconv.pictures import MAX_PIXELS
 from pyconv.server.logs import LogFormat, LogLevel
 
@@ -19,6 +20,8 @@ DEFAULT_HTTP_PORT = 8080
 """Of `pyconv serve`; a server inside a program has no HTTP unless it is told to."""
 MIB = 1 << 20
 
+_OWN = re.compile("(;(engine|max_batch|max_wait_ms)=[^;]*)+$")
+"""Settings of one model behind its name or path."""
 
 ENGINES: Mapping[str, Sequence[EngineName]] = {
     "native": ("native",),
@@ -28,7 +31,79 @@ ENGINES: Mapping[str, Sequence[EngineName]] = {
 """What people write for the engines that a model is loaded on, the default first."""
 
 
-_OWN = re.compile("(?:;(engine|max_batch|max_wait_ms)=([^;]*))")
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What one model has in place of the server's own settings.
+
+    Attributes:
+        engines: on which engines it is loaded, the default first; empty: the server's.
+        max_batch: the most images that run together; None: the server's.
+        max_wait_ms: how long a request waits for others; None: the server's.
+
+    Raises:
+        InputError: a value that makes no sense.
+    """
+
+    engines: Sequence[EngineName] = ()
+    max_batch: int | None = None
+    max_wait_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "engines", tuple(self.engines))
+        if len(set(self.engines)) != len(self.engines):
+            raise InputError(f"engines: expected each at most once, got {list(self.engines)}")
+        if self.max_batch is not None and self.max_batch < 1:
+            raise InputError(f"max_batch: expected at least 1, got {self.max_batch}")
+        if self.max_wait_ms is not None and not 0 <= self.max_wait_ms < float("inf"):
+            raise InputError(f"max_wait_ms: expected 0 or more, got {self.max_wait_ms}")
+
+    @classmethod
+    def parse(cls, text: str) -> ModelSettings:
+        """Read `;engine=both;max_batch=16;max_wait_ms=2`, or some of it.
+
+        Raises:
+            InputError: it is not of that form, or a setting makes no sense.
+        """
+        own = cls()
+        for part in text.split(";")[1:]:
+            key, _, value = part.partition("=")
+            try:
+                if key == "engine":
+                    own = replace(own, engines=ENGINES[value])
+                elif key == "max_batch":
+                    own = replace(own, max_batch=int(value))
+                elif key == "max_wait_ms":
+                    own = replace(own, max_wait_ms=float(value))
+                else:
+                    raise KeyError(key)
+            except InputError:
+                raise
+            except (KeyError, ValueError):
+                raise InputError(
+                    f"expected engine={'|'.join(ENGINES)}, max_batch=N or max_wait_ms=MS after "
+                    f"the semicolon, got {part}"
+                ) from None
+        return own
+
+    @property
+    def text(self) -> str:
+        """What `parse` reads as this."""
+        parts = []
+        if self.engines:
+            parts.append(f";engine={'both' if len(self.engines) > 1 else self.engines[0]}")
+        if self.max_batch is not None:
+            parts.append(f";max_batch={self.max_batch}")
+        if self.max_wait_ms is not None:
+            parts.append(f";max_wait_ms={self.max_wait_ms!r}")
+        return "".join(parts)
+
+
+class Applied(NamedTuple):
+    """What counts for a model, in the terms of `ModelSettings`."""
+
+    engines: Sequence[EngineName]
+    max_batch: int
+    max_wait_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +114,13 @@ class ModelSpec:
         name: what requests call it.
         source: a bundled model's name, or the path of an ONNX file.
         version: which of the model's versions it is.
-        engines: on which engines it is loaded, the default first; empty: the server's.
-        max_batch: the most images that run together; None: the server's.
-        max_wait_ms: how long a request waits for others; None: the server's.
+        own: settings of its own, which count before those of `Settings.model_settings`.
     """
 
     name: str
     source: str
     version: str = "1"
-    engines: Sequence[EngineName] = ()
-    max_batch: int | None = None
-    max_wait_ms: float | None = None
+    own: ModelSettings = ModelSettings()
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
@@ -59,53 +130,46 @@ class ModelSpec:
 
         >>> ModelSpec.parse("shoes=runs/7/model.onnx")
         ModelSpec(name='shoes', source='runs/7/model.onnx')
-        >>> ModelSpec.parse("runs/shoes.onnx;engine=both;max_batch=16;max_wait_ms=2")
-        ModelSpec(name='shoes', source='runs/shoes.onnx', engines=('native', 'onnxruntime'), …)
+        >>> ModelSpec.parse("runs/shoes.onnx;engine=both;max_batch=16;max_wait_ms=2").own.max_batch
+        16
 
         Raises:
             InputError: nothing stands before or after the sign, or a setting makes no sense.
         """
         # A file's own name may hold semicolons, too.
-        source = text if Path(text).is_file() else re.sub(f"{_OWN.pattern}+$", "", text)
-        settings = _OWN.findall(text[len(source) :])
+        source = text if Path(text).is_file() else _OWN.sub("", text)
         name, sign, path = source.partition("=")
         if not sign or Path(source).is_file():  # a file's own name may hold the sign
             name, path = source if source in bundled.names() else Path(source).stem, source
         if not name or not path:
             raise InputError(f"model: expected NAME=PATH, a bundled name or a path, got {text!r}")
-        spec = cls(name, path)
-        for key, value in settings:
-            spec = spec._with(key, value)
-        return spec
+        return cls(name, path, own=_own(name, text[len(source) :]))
 
     @property
     def text(self) -> str:
         """What `parse` reads as this."""
         named = f"{self.name}={self.source}"
         plain = ModelSpec(self.name, self.source)
-        parts = [self.source if ModelSpec.parse(self.source) == plain else named]
-        if self.engines:
-            parts.append(f"engine={'both' if len(self.engines) > 1 else self.engines[0]}")
-        if self.max_batch is not None:
-            parts.append(f"max_batch={self.max_batch}")
-        if self.max_wait_ms is not None:
-            parts.append(f"max_wait_ms={self.max_wait_ms:g}")
-        return ";".join(parts)
+        return (self.source if ModelSpec.parse(self.source) == plain else named) + self.own.text
 
-    def _with(self, key: str, value: str) -> ModelSpec:
-        if key == "engine" and value in ENGINES:
-            return replace(self, engines=ENGINES[value])
-        try:
-            if key == "max_batch" and int(value) >= 1:
-                return replace(self, max_batch=int(value))
-            if key == "max_wait_ms" and 0 <= float(value) < float("inf"):
-                return replace(self, max_wait_ms=float(value))
-        except ValueError:
-            pass
-        raise InputError(
-            f"model {self.name!r}: expected engine={'|'.join(ENGINES)}, max_batch=N from 1 or "
-            f"max_wait_ms=MS from 0 after the semicolon, got {key}={value}"
-        )
+
+def named_settings(text: str) -> tuple[str, ModelSettings]:
+    """Read `NAME;engine=both;max_batch=16`: a model's name, and settings of its own.
+
+    Raises:
+        InputError: it is not of that form, or a setting makes no sense.
+    """
+    name, semicolon, rest = text.partition(";")
+    if not name or not rest:
+        raise InputError(f"model settings: expected NAME;KEY=VALUE, got {text!r}")
+    return name, _own(name, semicolon + rest)
+
+
+def _own(name: str, text: str) -> ModelSettings:
+    try:
+        return ModelSettings.parse(text)
+    except InputError as error:
+        raise InputError(f"model {name!r}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +180,8 @@ class Settings:
         models: what to serve; names are unique.
         model_dir: a folder of models that come and go: NAME.onnx or NAME/VERSION/model.onnx.
         watch_seconds: how often the folder is looked at; 0: only when told to.
+        model_settings: by model, of those above or of the folder, what it has in place of
+            `engines`, `max_batch` and `max_wait_ms`.
         engines: on which engines each model is loaded; requests get the first unless they choose.
         host: the address to listen on.
         port: gRPC's port; 0 takes a free one.
@@ -166,6 +232,7 @@ class Settings:
     models: Sequence[ModelSpec] = ()
     model_dir: Path | None = None
     watch_seconds: float = 1.0
+    model_settings: Mapping[str, ModelSettings] = field(default_factory=dict)
     engines: Sequence[EngineName] = ("native",)
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
@@ -208,6 +275,15 @@ class Settings:
         """Whether other processes serve the same models, which a request does not reach."""
         return self.workers > 1 or (self.ray and self.max_replicas > 1)
 
+    def of_model(self, spec: ModelSpec) -> Applied:
+        """What counts for a model: its own settings, or else the server's."""
+        engines, max_batch, max_wait_ms = self.engines, self.max_batch, self.max_wait_ms
+        for own in (self.model_settings.get(spec.name, ModelSettings()), spec.own):
+            engines = own.engines or engines
+            max_batch = max_batch if own.max_batch is None else own.max_batch
+            max_wait_ms = max_wait_ms if own.max_wait_ms is None else own.max_wait_ms
+        return Applied(engines, max_batch, max_wait_ms)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "observed_layers", tuple(self.observed_layers))
         if not self.models and self.model_dir is None:
@@ -218,6 +294,9 @@ class Settings:
             raise InputError(
                 f"models: the name {twice[0]!r} is given twice; tell them apart with NAME=PATH"
             )
+        for name in self.model_settings:
+            if self.model_dir is None and name not in names:
+                raise InputError(f"model_settings: {unknown_name('model', name, names)}")
         if not self.engines or len(set(self.engines)) != len(self.engines):
             raise InputError(f"engines: expected each at most once, got {list(self.engines)}")
         if not 0 <= self.port <= 65535:
@@ -244,8 +323,10 @@ class Settings:
         for name in ("shadow_share", "observed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
-        if self.shadow_share and len(self.engines) < 2:
-            raise InputError("shadow_share: expected the models on both engines, see engines")
+        own = [*(spec.own for spec in self.models), *self.model_settings.values()]
+        engines = [self.engines, *(each.engines for each in own)]
+        if self.shadow_share and all(len(each) < 2 for each in engines):
+            raise InputError("shadow_share: expected a model on both engines, see engines")
         if self.max_message_bytes >= 1 << 31:  # gRPC holds it in a signed 32-bit integer
             raise InputError(
                 f"max_message_bytes: expected less than 2 GiB, got {self.max_message_bytes}"

@@ -49,6 +49,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "(default: 1)",
     )
     models.add_argument(
+        "--model-settings",
+        action="append",
+        metavar="SETTINGS",
+        help="settings of one model, of that folder too, behind its name: "
+        "'shoes;engine=both;max_batch=16;max_wait_ms=2'; may be given several times; in the TOML "
+        "file a table: [model_settings.shoes] with engines, max_batch and max_wait_ms",
+    )
+    models.add_argument(
         "--engine",
         dest="engines",
         type=_engines,
@@ -298,7 +306,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
   pyconv serve
   pyconv serve --model fashion --engine both --port 0
   pyconv serve --model shoes=runs/7/model.onnx --engine onnxruntime
-  pyconv serve --model-dir models --engine both
+  pyconv serve --model-dir models --model-settings 'shoes;engine=both;max_batch=16'
   pyconv serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem --token-file tokens
   pyconv serve --config serve.toml --print-config
   pyconv serve --ray --host 0.0.0.0 --min-replicas 2 --max-replicas 8

@@ -14,7 +14,7 @@ from pyconv import bundled
 from pyconv.cli import build_parser
 from pyconv.errors import InputError
 from pyconv.server.configuration import gather
-from pyconv.server.settings import ModelSpec, Settings
+from pyconv.server.settings import ModelSettings, ModelSpec, Settings
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -66,6 +66,21 @@ def test_a_variable_names_the_file(tmp_path: Path) -> None:
         ("port = 70000", "port: expected 0 to 65535"),
         ('engines = ["natve"]', "engines.*: expected 'native' or 'onnxruntime', got 'natve'"),
         ("models = []", "models: expected at least one"),
+        ("[model_settings.shoe]", "model_settings: there is no model 'shoe'"),
+        (
+            "[model_settings.digits]\nmax_batc = 3",
+            "model 'digits': there is no setting of a model 'max_batc'; did you mean 'max_batch'",
+        ),
+        (
+            '[model_settings.digits]\nmax_batch = "many"',
+            r"model_settings.digits.max_batch \(.*toml\): expected a valid integer.*got 'many'",
+        ),
+        (
+            "[model_settings.digits]\nmax_batch = 0",
+            r"model_settings.digits \(.*toml\): max_batch: expected at least 1, got 0",
+        ),
+        ('model_settings = ["digits"]', "expected NAME;KEY=VALUE, got 'digits'"),
+        ("model_settings = 3", r"model_settings \(.*toml\): expected .*, got 3"),
         ("port =", "not a TOML file"),
     ],
 )
@@ -77,6 +92,30 @@ def test_file_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
 def test_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: No such file"):
         gather({}, tmp_path / "none.toml", {})
+
+
+def test_settings_of_a_model(tmp_path: Path) -> None:
+    """As a flag, a variable, and a table in the file; its own, behind its path, count first."""
+    text = "a;engine=both;max_batch=3"
+    own = {"a": ModelSettings(("native", "onnxruntime"), 3), "b": ModelSettings(max_wait_ms=0.5)}
+    flags = {"models": ["a=x;max_batch=7", "b=y"], "max_batch": 9, "max_wait_ms": 4}
+    found = gather({**flags, "model_settings": [text, "b;max_wait_ms=0.5"]}, environ={}).settings
+    assert found.model_settings == own
+    variable = {"PYCONV_SERVE_MODEL_SETTINGS": f"{text}, b;max_wait_ms=0.5"}
+    assert gather(flags, environ=variable).settings == found
+    file = _write(
+        tmp_path,
+        '[model_settings.a]\nengines = ["native", "onnxruntime"]\nmax_batch = 3\n'
+        "[model_settings.b]\nmax_wait_ms = 0.5\n",
+    )
+    read = gather(flags, file, {})
+    assert read.settings == found
+    again = gather({}, _write(tmp_path, read.to_toml()), {}).settings
+    assert (again.models, again.model_settings) == (found.models, own)
+    a, b = found.models
+    assert found.of_model(a) == (("native", "onnxruntime"), 7, 4)
+    assert found.of_model(b) == (("native",), 9, 0.5)
+    assert found.of_model(ModelSpec("c", "z")) == (("native",), 9, 4)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +172,8 @@ def test_every_setting_has_a_flag_with_its_default() -> None:
     for field in dataclasses.fields(Settings):
         said = (actions[field.name].help or "").rpartition("(default: ")[2].rstrip(")")
         unsure = {"models", "http_port", "engines", "concurrency", "max_message_bytes"}
-        if field.name not in unsure and field.default not in (None, False, ()):
-            default = field.default
+        default = field.default
+        if field.name not in unsure and default not in (None, False, (), dataclasses.MISSING):
             same = said == default if isinstance(default, str) else _number(said) == default
             assert same, (field.name, said, default)
 

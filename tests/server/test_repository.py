@@ -21,7 +21,7 @@ from pyconv.server.inference import Inference
 from pyconv.server.models import Models
 from pyconv.server.repository import Repository
 from pyconv.server.requests import Selection, TensorRequest
-from pyconv.server.settings import ModelSpec, Settings
+from pyconv.server.settings import ModelSettings, ModelSpec, Settings
 
 _IMAGES = np.random.default_rng(3).random((2, 6, 8, 1), np.float32)
 
@@ -47,7 +47,7 @@ def write_scaled(small_classifier: Path) -> Write:
 
 @asynccontextmanager
 async def _repository(
-    settings: Settings, folder: Path, **changed: float
+    settings: Settings, folder: Path, **changed: object
 ) -> AsyncIterator[Repository]:
     settings = replace(
         settings,
@@ -98,6 +98,24 @@ async def test_files_and_folders_of_versions_are_loaded(
         version, older = await _bias(repository, "2")
         assert version == "2"
         assert not np.allclose(newest, older)
+
+
+async def test_a_model_of_the_folder_has_settings_of_its_own(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    for name in ("net", "other"):
+        write_scaled(tmp_path / f"{name}.onnx", 1)
+    own = {"net": ModelSettings(("onnxruntime", "native"), max_batch=3, max_wait_ms=0)}
+    async with _repository(
+        settings, tmp_path, model_settings=own, max_batch=5, max_wait_ms=7
+    ) as repository:
+        inference = repository._inference
+        engines = {name: inference.models.engines(name) for name in ("net", "other")}
+        assert engines == {"net": ["onnxruntime", "native"], "other": ["native"]}
+        waits = [repository.describe(name).max_wait_ms for name in ("net", "other")]
+        assert waits == [0, 7]
+        lanes = [inference._lane(inference.models.select(name, None)) for name in engines]
+        assert [(lane.max_batch, lane.max_wait_s) for lane in lanes] == [(3, 0), (5, 0.007)]
 
 
 async def test_a_broken_file_hinders_no_other(

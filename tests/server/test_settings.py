@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pyconv.errors import InputError
-from pyconv.server.settings import ModelSpec, Settings
+from pyconv.server.settings import ModelSettings, ModelSpec, Settings
 
 _MODELS = [ModelSpec("a", "a.onnx")]
 
@@ -33,7 +33,7 @@ def test_spec_with_settings_of_its_own() -> None:
     text = "shoes=a.onnx;engine=both;max_batch=16;max_wait_ms=2.5"
     spec = ModelSpec.parse(text)
     engines = ("native", "onnxruntime")
-    assert spec == ModelSpec("shoes", "a.onnx", "1", engines, 16, 2.5)
+    assert spec == ModelSpec("shoes", "a.onnx", own=ModelSettings(engines, 16, 2.5))
     assert spec.text == text
     assert ModelSpec.parse("fashion;engine=onnxruntime").text == "fashion;engine=onnxruntime"
     assert ModelSpec.parse("runs/shoes.onnx").text == "runs/shoes.onnx"
@@ -41,7 +41,7 @@ def test_spec_with_settings_of_its_own() -> None:
 
 @pytest.mark.parametrize("setting", ["engine=fast", "max_batch=0", "max_batch=x", "max_wait_ms=-1"])
 def test_spec_with_a_senseless_setting_is_refused(setting: str) -> None:
-    with pytest.raises(InputError, match=f"model 'shoes': expected engine=native.*got {setting}"):
+    with pytest.raises(InputError, match=r"model 'shoes': .*expected"):
         ModelSpec.parse(f"shoes=a.onnx;{setting}")
 
 

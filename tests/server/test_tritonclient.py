@@ -18,7 +18,7 @@ from onnx import helper
 
 import pyconv
 from pyconv.server.background import BackgroundServer
-from pyconv.server.settings import ModelSpec, Settings
+from pyconv.server.settings import ModelSettings, ModelSpec, Settings
 
 _HERE = Path(__file__).parent
 
@@ -79,7 +79,7 @@ def server(
         opsets = [helper.make_opsetid("", 18)]
         path = folder / f"same-{name}.onnx"
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
-        models.append(ModelSpec(path.stem, str(path), engines=["onnxruntime"]))
+        models.append(ModelSpec(path.stem, str(path), own=ModelSettings(["onnxruntime"])))
     running = BackgroundServer(replace(settings, models=models, http_port=0))
     with running as address:
         yield {"grpc": address, "http": running.http_address}
