@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pyconv.errors import InputError, PyconvError
 
 
@@ -31,3 +33,23 @@ class DeadlineError(PyconvError):
 
 class NotReadyError(PyconvError):
     """The model or the server takes no requests: it is loading, or stopping."""
+
+
+def without_path(error: PyconvError, path: str, name: str) -> PyconvError:
+    """The error, with a model's name where it tells of the model's file.
+
+    Where a file lies on the server is for its log, and no business of a caller's.
+
+    Args:
+        error: what callers are to be told.
+        path: the file; one without a folder tells nothing, and may be part of any word.
+        name: the model.
+    """
+    path = str(Path(path))
+    told = str(error).replace(path, name)
+    if Path(path).name == path or told == str(error):
+        return error
+    other = Exception.__new__(type(error), told)
+    other.__dict__.update(error.__dict__)
+    other.__cause__ = error
+    return other

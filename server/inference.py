@@ -22,7 +22,7 @@ import numpy as np
 
 from pyconv import pictures
 from pyconv.engines.base import Array, shape_text
-from pyconv.errors import InputError, PictureError, unknown_name
+from pyconv.errors import InputError, PictureError, PyconvError, unknown_name
 from pyconv.metadata import Layer
 from pyconv.model import Model
 from pyconv.server import examination
@@ -439,6 +439,10 @@ class _Request:
     ) -> None:
         if error is not None:
             self._fail(error)
+            if isinstance(error, PyconvError) and error is not (
+                told := self._models.without_paths(error)
+            ):
+                raise told
             return
         served, measured = self._served, self._measured
         assert served is not None  # or there would have been an error

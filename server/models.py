@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pyconv.engines.base import Array, EngineName, TensorInfo, WeightStorage, check_inputs
-from pyconv.errors import InputError, ModelError, unknown_name
+from pyconv.errors import InputError, ModelError, PyconvError, unknown_name
 from pyconv.graph.batch import Batch
 from pyconv.metadata import Layer
 from pyconv.model import Model, load
-from pyconv.server.errors import NotFoundError
+from pyconv.server.errors import NotFoundError, without_path
 from pyconv.server.settings import ModelSpec
 from pyconv.server.statistics import Statistics
 
@@ -324,6 +324,13 @@ class Models:
             f"model {name!r} is not loaded on the engine {engine!r} here; "
             f"it is on {', '.join(self.engines(name))}"
         )
+
+    def without_paths(self, error: PyconvError) -> PyconvError:
+        """The error as callers are told of it: models by their names, not by their files."""
+        for versions in self._models.values():
+            for held in versions.values():
+                error = without_path(error, str(held[0].model.path), held[0].name)
+        return error
 
     def _versions(self, name: str) -> dict[str, list[ServedModel]]:
         if name not in self._models:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pyconv import bundled
 from pyconv.engines.base import TensorInfo
 from pyconv.errors import ModelError, PyconvError, unknown_name
-from pyconv.server.errors import NotFoundError
+from pyconv.server.errors import NotFoundError, without_path
 from pyconv.server.inference import Inference
 from pyconv.server.models import ServedModel, load_served
 from pyconv.server.settings import ModelSpec, Settings
@@ -175,7 +175,10 @@ class Repository:
                 processes serve, of which this is only one.
         """
         self._refuse_among_several()
-        await self._take_in(name)
+        try:
+            await self._take_in(name)
+        except ModelError as error:
+            raise _without_paths(error, self._specs(name)) from None
 
     async def unload(self, name: str) -> None:
         """Take a model out of service, because a caller says so; what is in flight is finished.
@@ -205,7 +208,7 @@ class Repository:
                 if _stamps(specs) != stamps:
                     raise ModelError(f"{name}: its files changed while they were read; load again")
             except ModelError as error:
-                self._failures[name] = str(error)
+                self._failures[name] = str(_without_paths(error, specs))
                 self._stamps[name] = stamps
                 raise
             self._failures.pop(name, None)
@@ -320,6 +323,14 @@ class Repository:
 
 MODEL_FILE = "model.onnx"
 """What a version's folder holds."""
+
+
+def _without_paths(error: PyconvError, specs: Sequence[ModelSpec]) -> PyconvError:
+    """The error as callers are told of it: models by their names, not by their files."""
+    for spec in specs:
+        called = spec.name if len(specs) == 1 else f"{spec.name}, version {spec.version}"
+        error = without_path(error, spec.source, called)
+    return error
 
 
 def _by_number(path: Path) -> tuple[int, str]:

@@ -17,12 +17,12 @@ from google.protobuf.json_format import MessageToDict
 from pydantic import ValidationError
 
 from pyconv.engines.base import Array, TensorInfo
-from pyconv.errors import InputError
+from pyconv.errors import InputError, PyconvError
 from pyconv.server import datatypes, open_inference, page, parameters
 from pyconv.server.authentication import REFUSAL
 from pyconv.server.inference import Inference
 from pyconv.server.metrics import CONTENT_TYPE
-from pyconv.server.models import OutputChoice
+from pyconv.server.models import Models, OutputChoice
 from pyconv.server.openapi import description
 from pyconv.server.repository import Repository
 from pyconv.server.requests import Inferred, Selection, TensorRequest
@@ -57,7 +57,9 @@ def make_app(
         tokens: those that are let in; None: everybody is. Health and the page need none.
     """
     rest = _Rest(inference, repository)
-    middlewares = [_refusing] if tokens is None else [_refusing, _authenticating(tokens)]
+    middlewares = [_refusing(inference.models)]
+    if tokens is not None:
+        middlewares.append(_authenticating(tokens))
     app = web.Application(client_max_size=settings.max_message_bytes, middlewares=middlewares)
     get, post = app.router.add_get, app.router.add_post
     get("/v2", rest.server)
@@ -99,22 +101,28 @@ def _authenticating(tokens: Tokens) -> Any:
     return authenticate
 
 
-@web.middleware
-async def _refusing(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Answer an error with its status and a sentence in JSON."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        told = error.reason if error.status != 413 else f"the body is too large: {error.text}"
-        return web.json_response({"error": told}, status=error.status, headers=_allowed(error))
-    except Exception as error:
-        status = status_of(error)
-        headers = {}
-        if status.retry_after_ms is not None:
-            headers["Retry-After"] = str(math.ceil(status.retry_after_ms / 1e3))
-        return web.json_response({"error": status.message}, status=status.http, headers=headers)
+def _refusing(models: Models) -> Any:
+    """Answers an error with its status and a sentence in JSON."""
+
+    @web.middleware
+    async def refuse(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            told = error.reason if error.status != 413 else f"the body is too large: {error.text}"
+            return web.json_response({"error": told}, status=error.status, headers=_allowed(error))
+        except Exception as error:
+            if isinstance(error, PyconvError):
+                error = models.without_paths(error)
+            status = status_of(error)
+            headers = {}
+            if status.retry_after_ms is not None:
+                headers["Retry-After"] = str(math.ceil(status.retry_after_ms / 1e3))
+            return web.json_response({"error": status.message}, status=status.http, headers=headers)
+
+    return refuse
 
 
 def _allowed(error: web.HTTPException) -> dict[str, str]:

@@ -94,7 +94,7 @@ async def test_classify_of_too_many_images_is_refused(inference: Inference) -> N
 async def test_classify_with_a_network_that_is_no_classifier(
     inference: Inference, images: Array
 ) -> None:
-    with pytest.raises(ModelError, match="needs an output of shape"):
+    with pytest.raises(ModelError, match=r"^maps: classify needs an output of shape"):
         await inference.classify(Selection("maps"), images, 1)
 
 

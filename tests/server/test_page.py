@@ -212,6 +212,7 @@ async def test_page_refuses_what_is_too_much_at_once(settings: Settings) -> None
         ("explain/magic?model=small", b"0" * 48, 404, "known: occlusion, grad-cam"),
         ("explain/grad-cam?model=small&class=-1", b"0" * 48, 400, "class: expected an integer"),
         ("explain/grad-cam?model=small&class=3", b"0" * 48, 400, "class from 0 to 2"),
+        ("explain/grad-cam?model=maps", b"0" * 48, 400, '"maps: Grad-CAM needs an output of'),
         ("filter?model=small&layer=dense", None, 400, "layers that have: conv2d"),
         ("filter?model=small&layer=conv2d&channel=4", None, 400, "expected 0 to 3"),
         ("exciting?model=small&layer=conv2d", None, 404, "no images to search"),
@@ -224,4 +225,4 @@ def test_page_says_what_is_wrong(
     with pytest.raises(urllib.error.HTTPError) as error:
         _ask(f"{http}/page/{question}", body)
     assert error.value.code == status
-    assert message in json.loads(error.value.read())["error"]
+    assert message in json.dumps(json.loads(error.value.read())["error"])
