@@ -1,4 +1,4 @@
-// Functions of one number and of two, softmax, transposing, quantizing. The naive loops are those of
+// Functions of one number and of two, rows, softmax, transposing, quantizing. The naive loops are those of
 // cpp/reference, where the operators' tests find them too.
 #include <algorithm>
 #include <cmath>
@@ -15,12 +15,20 @@ using kernels::KernelTable;
 
 constexpr std::int64_t kCount = 4096;  // 16 kB in, 16 kB out: half of a first-level cache
 
-reference::Tensor tensor_of(const AlignedBuffer& values) {
-  reference::Tensor tensor{{static_cast<std::int64_t>(values.size())}, {}};
+reference::Tensor tensor_of(const AlignedBuffer& values, const Shape& shape) {
+  reference::Tensor tensor{shape, {}};
   for (std::size_t i = 0; i < values.size(); ++i) {
     tensor.values.push_back(static_cast<double>(values.data()[i]));
   }
   return tensor;
+}
+
+reference::Tensor tensor_of(const AlignedBuffer& values) {
+  return tensor_of(values, {static_cast<std::int64_t>(values.size())});
+}
+
+Array array_of(const AlignedBuffer& values) {
+  return {{static_cast<std::int64_t>(values.size())}, {values.data(), values.data() + values.size()}};
 }
 
 std::vector<double> by_reference(const Attributes& attributes, std::vector<reference::Tensor> inputs) {
@@ -132,6 +140,53 @@ class SoftmaxBenchmark final : public KernelBenchmark {
   AlignedBuffer x_, y_;
 };
 
+// Sums, extremes or normalisation of the rows of a matrix.
+class RowsBenchmark final : public KernelBenchmark {
+ public:
+  RowsBenchmark(const KernelTable& table, const std::string& name, std::int64_t rows, std::int64_t count)
+      : table_(table),
+        attributes_(name == "normalize" ? "layer_normalization" : "reduce"),
+        name_(name),
+        rows_(rows),
+        count_(count),
+        x_(uniform(rows * count, 1)),
+        scale_(uniform(count, 2)),
+        bias_(uniform(count, 3)),
+        y_(static_cast<std::size_t>(name == "normalize" ? rows * count : rows)) {
+    if (name == "normalize") {
+      attributes_.set("scale", array_of(scale_));
+      attributes_.set("bias", array_of(bias_));
+      return;
+    }
+    attributes_.set("function", name);
+    attributes_.set("axes", std::vector<std::int64_t>{1});
+    attributes_.set("keepdims", std::int64_t{0});
+  }
+
+  void run() override {
+    if (name_ == "normalize") {
+      table_.normalize_rows(x_.data(), rows_, count_, 1e-5F, scale_.data(), bias_.data(), y_.data());
+    } else if (name_ == "sum") {
+      table_.sum_rows(x_.data(), rows_, count_, 1.0, y_.data());
+    } else {
+      (name_ == "max" ? table_.max_rows : table_.min_rows)(x_.data(), rows_, count_, y_.data());
+    }
+  }
+
+  std::string fault() const override {
+    return difference(all_of(y_), by_reference(attributes_, {tensor_of(x_, Shape{rows_, count_})}), 1e-5);
+  }
+
+  Work work() const override { return {0, sizeof(float) * static_cast<double>(x_.size() + y_.size())}; }
+
+ private:
+  const KernelTable& table_;
+  Attributes attributes_;
+  std::string name_;
+  std::int64_t rows_, count_;
+  AlignedBuffer x_, scale_, bias_, y_;
+};
+
 class TransposeBenchmark final : public KernelBenchmark {
  public:
   TransposeBenchmark(const KernelTable& table, std::int64_t rows, std::int64_t columns)
@@ -217,6 +272,13 @@ void add_elementwise_kernels(List& list) {
     const std::string sizes = text("/count:", classes);
     list.add<SoftmaxBenchmark>("softmax" + sizes, classes, false);
     list.add<SoftmaxBenchmark>("log_softmax" + sizes, classes, true);
+  }
+
+  for (const std::int64_t elements : {5, 96, 1000}) {
+    for (const char* name : {"sum", "max", "min", "normalize"}) {
+      const std::string sizes = text("_rows/rows:64/count:", elements);
+      list.add<RowsBenchmark>(name + sizes, std::string(name), 64, elements);
+    }
   }
 
   // From channels first to last: of a small map, a strip of a large one, colours.

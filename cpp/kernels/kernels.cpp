@@ -99,6 +99,19 @@ inline IntVector unordered(Vector a, Vector b) {
 inline IntVector unordered(Vector a, Vector b) { return (a != a) | (b != b); }
 #endif
 
+// Whether any lane of what a comparison made is true.
+#if defined(__AVX512F__)
+inline bool any(IntVector v) {
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(v), reinterpret_cast<__m512i>(v)) != 0;
+}
+#elif defined(__AVX__)
+inline bool any(IntVector v) { return _mm256_movemask_ps(reinterpret_cast<__m256>(v)) != 0; }
+#elif defined(__SSE2__)
+inline bool any(IntVector v) { return _mm_movemask_ps(reinterpret_cast<__m128>(v)) != 0; }
+#else
+inline bool any(IntVector v) { return (v[0] | v[1] | v[2] | v[3]) != 0; }
+#endif
+
 // The greatest of a window of four; NaN where any of them is.
 inline Vector greatest_of_four(Vector a, Vector b, Vector c, Vector d) {
   const IntVector nan = unordered(a, b) | unordered(c, d);
@@ -1069,16 +1082,157 @@ void transpose(const float* x, Index x_pitch, Index rows, Index columns, float* 
   }
 }
 
+// -- Rows --------------------------------------------------------------------------------------
+
+// One number of all lanes, which are put together by halves: lane i with lane i ^ n, n halving.
+template <class F>
+inline float across(Vector v, F f) {
+#if defined(__AVX512F__)
+  // Masked, with all of the mask set: g++ warns of what its own unmasked ones leave open.
+  v = f(v, _mm512_maskz_shuffle_f32x4(0xFFFF, v, v, 0x4E));
+  v = f(v, _mm512_maskz_shuffle_f32x4(0xFFFF, v, v, 0xB1));
+  v = f(v, _mm512_maskz_shuffle_ps(0xFFFF, v, v, 0x4E));
+  v = f(v, _mm512_maskz_shuffle_ps(0xFFFF, v, v, 0xB1));
+#elif defined(__AVX__)
+  v = f(v, _mm256_permute2f128_ps(v, v, 0x01));
+  v = f(v, _mm256_shuffle_ps(v, v, 0x4E));
+  v = f(v, _mm256_shuffle_ps(v, v, 0xB1));
+#else
+  v = f(v, Vector{v[2], v[3], v[0], v[1]});
+  v = f(v, Vector{v[1], v[0], v[3], v[2]});
+#endif
+  return v[0];
+}
+
+// The first `count` lanes of v, fewer than a vector; the others are `otherwise`.
+inline Vector first_of(Vector v, Index count, Vector otherwise) {
+  IntVector lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < static_cast<std::int32_t>(count) ? v : otherwise;
+}
+
+// The sum of f(x[i]): in float32 as long as no lane adds up more than 16 of them, and then in double
+// precision.
+template <class F>
+inline double sum_of(const float* x, Index count, F f) {
+  constexpr int kChains = 4;  // an addition waits for the one before it
+  double total = 0.0;
+  Index i = 0;
+  do {
+    const Index block = i + 16 * kChains * kLanes;
+    const Index end = block < count ? block : count;
+    Vector sums[kChains] = {};
+    for (; i + kChains * kLanes <= end; i += kChains * kLanes) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kChains; ++c) sums[c] += f(load(x + i + c * kLanes));
+    }
+    for (; i + kLanes <= end; i += kLanes) sums[0] += f(load(x + i));
+    if (i < end) sums[1] += first_of(f(load_part(x + i, end - i)), end - i, Vector{});
+    i = end;
+    const Vector sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    total += static_cast<double>(across(sum, [](Vector a, Vector b) { return a + b; }));
+  } while (i < count);
+  return total;
+}
+
+// Rows of fewer elements are taken side by side, as many as a vector has lanes.
+constexpr Index kShortRow = kLanes < 8 ? 8 : kLanes;
+
+// Element 0 of each of them.
+inline Vector column(const float* x, Index pitch) {
+  Vector v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = x[i * pitch];
+  return v;
+}
+
+void sum_rows(const float* x, Index rows, Index count, double scale, float* y) {
+  Index r = 0;
+  if (count < kShortRow) {
+    // Those that are left are added up in the same order.
+    const auto factor = static_cast<float>(scale);
+    for (; r + kLanes <= rows; r += kLanes, x += kLanes * count) {
+      Vector sum = column(x, count);
+      for (Index i = 1; i < count; ++i) sum += column(x + i, count);
+      store(y + r, sum * factor);
+    }
+    for (; r < rows; ++r, x += count) {
+      float sum = x[0];
+      for (Index i = 1; i < count; ++i) sum += x[i];
+      y[r] = sum * factor;
+    }
+    return;
+  }
+  for (; r < rows; ++r, x += count) {
+    y[r] = static_cast<float>(scale * sum_of(x, count, [](Vector v) { return v; }));
+  }
+}
+
+// The greatest or the least of a row; NaN where any is.
+template <bool kMax>
+inline float extreme_of(const float* x, Index count) {
+  const auto further = [](Vector a, Vector b) { return kMax ? at_least(a, b) : at_most(a, b); };
+  // Of a short row the first element, and of a longer one some of the last, are read twice.
+  const bool is_short = count < kLanes;
+  Vector best[2] = {is_short ? first_of(load_part(x, count), count, splat(x[0])) : load(x), {}};
+  best[1] = is_short ? best[0] : load(x + count - kLanes);
+  IntVector nan = unordered(best[0], best[1]);
+  Index i = kLanes;
+  for (; i + 2 * kLanes < count; i += 2 * kLanes) {
+    const Vector a = load(x + i), b = load(x + i + kLanes);
+    nan |= unordered(a, b);
+    best[0] = further(best[0], a);
+    best[1] = further(best[1], b);
+  }
+  if (i + kLanes < count) {
+    const Vector a = load(x + i);
+    nan |= unordered(a, a);
+    best[0] = further(best[0], a);
+  }
+  if (any(nan)) return __builtin_nanf("");
+  return across(further(best[0], best[1]), further);
+}
+
+template <bool kMax>
+void extreme_rows(const float* x, Index rows, Index count, float* y) {
+  Index r = 0;
+  if (count < kShortRow) {
+    for (; r + kLanes <= rows; r += kLanes) {
+      Vector best = column(x + r * count, count);
+      for (Index i = 1; i < count; ++i) {
+        const Vector v = column(x + r * count + i, count);
+        best = kMax ? maximum(best, v) : minimum(best, v);
+      }
+      store(y + r, best);
+    }
+  }
+  for (; r < rows; ++r) y[r] = extreme_of<kMax>(x + r * count, count);
+}
+
+void normalize_rows(const float* x, Index rows, Index count, float epsilon, const float* scale,
+                    const float* bias, float* y) {
+  const auto elements = static_cast<double>(count);
+  for (Index r = 0; r < rows; ++r, x += count, y += count) {
+    const Vector mean = splat(static_cast<float>(sum_of(x, count, [](Vector v) { return v; }) / elements));
+    const double squares = sum_of(x, count, [=](Vector v) { return (v - mean) * (v - mean); });
+    const Vector factor = splat(1.0F / sqrtf(static_cast<float>(squares / elements) + epsilon));
+    Index i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+      store(y + i, (load(x + i) - mean) * factor * load(scale + i) + load(bias + i));
+    }
+    if (const Index left = count - i; left > 0) {
+      const Vector v = (load_part(x + i, left) - mean) * factor * load_part(scale + i, left);
+      store_part(y + i, v + load_part(bias + i, left), left);
+    }
+  }
+}
+
 // -- Softmax -----------------------------------------------------------------------------------
 
 void softmax(const float* x, float* y, Index count, bool logarithm) {
   // The greatest element is subtracted first, so that no exponential overflows.
-  float most = x[0];
-  for (Index i = 1; i < count; ++i) most = most < x[i] ? x[i] : most;
-  const Vector shift = splat(most);
+  const Vector shift = splat(extreme_of<true>(x, count));
   map(x, y, count, [=](Vector v) { return exponential(v - shift); });
-  float sum = 0.0F;
-  for (Index i = 0; i < count; ++i) sum += y[i];
+  const auto sum = static_cast<float>(sum_of(y, count, [](Vector v) { return v; }));
   if (logarithm) {
     // Not in one step: most + log(sum) would round away what is left of the elements near `most`.
     const Vector total = splat(logf(sum));
@@ -1358,6 +1512,10 @@ constexpr KernelTable kTable = {
     &activate,
     &binary,
     &transpose,
+    &sum_rows,
+    &extreme_rows<true>,
+    &extreme_rows<false>,
+    &normalize_rows,
     &softmax,
     narrow_kernel<Bfloat16Weights>(),
     narrow_kernel<Int8Weights>(),

@@ -290,6 +290,17 @@ struct KernelTable {
   void (*transpose)(const float* x, std::int64_t x_pitch, std::int64_t rows, std::int64_t columns, float* y,
                     std::int64_t y_pitch);
 
+  // Over rows of `count` floats, at least one, that follow each other: y[r] = scale * sum over i of
+  // x[r * count + i]; the greatest of these, or the least; NaN where any is. Sums lose no more than those of
+  // 64 floats in float32 do.
+  void (*sum_rows)(const float* x, std::int64_t rows, std::int64_t count, double scale, float* y);
+  void (*max_rows)(const float* x, std::int64_t rows, std::int64_t count, float* y);
+  void (*min_rows)(const float* x, std::int64_t rows, std::int64_t count, float* y);
+
+  // Rows as above: y[i] = (x[i] - mean) / sqrt(variance + epsilon) * scale[i] + bias[i]; y may be x.
+  void (*normalize_rows)(const float* x, std::int64_t rows, std::int64_t count, float epsilon,
+                         const float* scale, const float* bias, float* y);
+
   // Softmax, or its logarithm, of one row.
   void (*softmax)(const float* x, float* y, std::int64_t count, bool logarithm);
 

@@ -1,12 +1,10 @@
 #include "ops/normalization.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "base/errors.h"
 #include "ops/axes.h"
-#include "ops/partial_sums.h"
 
 namespace pyconv {
 
@@ -14,8 +12,8 @@ namespace {
 
 class LayerNormalization final : public Operator {
  public:
-  LayerNormalization(const Attributes& attributes, const Shape& x)
-      : epsilon_(static_cast<float>(attributes.number("epsilon", 1e-5))) {
+  LayerNormalization(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
+      : epsilon_(static_cast<float>(attributes.number("epsilon", 1e-5))), kernels_(kernels) {
     const int axis = parse_axis(attributes, x, -1);
     row_ = x.count(axis, x.rank());
     Shape expected;
@@ -32,18 +30,9 @@ class LayerNormalization final : public Operator {
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float*) const override {
-    const auto count = static_cast<double>(row_);
-    const float* scale = scale_.data();
-    const float* bias = bias_.data();
-    for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
-      const float* x = inputs[0].data + unit * row_;
-      float* y = output.data + unit * row_;
-      const auto mean = static_cast<float>(partial_sums(row_, [&](std::int64_t i) { return x[i]; }) / count);
-      const auto variance = static_cast<float>(
-          partial_sums(row_, [&](std::int64_t i) { return (x[i] - mean) * (x[i] - mean); }) / count);
-      const float factor = 1.0F / std::sqrt(variance + epsilon_);
-      for (std::int64_t i = 0; i < row_; ++i) y[i] = (x[i] - mean) * factor * scale[i] + bias[i];
-    }
+    const std::int64_t first = range.begin * row_;
+    kernels_.normalize_rows(inputs[0].data + first, range.end - range.begin, row_, epsilon_, scale_.data(),
+                            bias_.data(), output.data + first);
   }
 
   std::string algorithm() const override { return "by rows"; }
@@ -65,6 +54,7 @@ class LayerNormalization final : public Operator {
   std::int64_t row_;
   std::vector<float> scale_;
   std::vector<float> bias_;
+  const kernels::KernelTable& kernels_;
 };
 
 class LocalResponseNormalization final : public Operator {
@@ -132,8 +122,8 @@ class LocalResponseNormalization final : public Operator {
 
 std::unique_ptr<Operator> make_layer_normalization(const Attributes& attributes,
                                                    std::span<const Shape> inputs,
-                                                   const kernels::KernelTable&) {
-  return std::make_unique<LayerNormalization>(attributes, inputs[0]);
+                                                   const kernels::KernelTable& kernels) {
+  return std::make_unique<LayerNormalization>(attributes, inputs[0], kernels);
 }
 
 std::unique_ptr<Operator> make_local_response_normalization(const Attributes& attributes,

@@ -5,7 +5,6 @@
 
 #include "base/errors.h"
 #include "ops/axes.h"
-#include "ops/partial_sums.h"
 
 namespace pyconv {
 
@@ -93,11 +92,13 @@ class Reduce final : public Operator {
 // Sums and means over axes that lie side by side: x is (outer, count, inner), y (outer, inner).
 class AdjacentSum final : public Operator {
  public:
-  AdjacentSum(const Attributes& attributes, const Shape& x, const Shape& output, int first, int last)
+  AdjacentSum(const Attributes& attributes, const Shape& x, const Shape& output, int first, int last,
+              const kernels::KernelTable& kernels)
       : count_(x.count(first, last + 1)),
         inner_(x.count(last + 1, x.rank())),
         factor_(attributes.text("function", "mean") == "mean" ? 1.0 / static_cast<double>(count_) : 1.0),
-        flops_(x.count_per_image()) {
+        flops_(x.count_per_image()),
+        kernels_(kernels) {
     output_shape_ = output;
   }
 
@@ -107,14 +108,15 @@ class AdjacentSum final : public Operator {
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float* workspace) const override {
+    if (inner_ == 1) {
+      kernels_.sum_rows(inputs[0].data + range.begin * count_, range.end - range.begin, count_, factor_,
+                        output.data + range.begin);
+      return;
+    }
     auto* totals = reinterpret_cast<double*>(workspace);
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
       const float* x = inputs[0].data + unit * count_ * inner_;
       float* y = output.data + unit * inner_;
-      if (inner_ == 1) {
-        *y = static_cast<float>(partial_sums(count_, [&](std::int64_t i) { return x[i]; }) * factor_);
-        continue;
-      }
       // A few rows in float32, then all of them together in double precision.
       std::fill_n(totals, inner_, 0.0);
       for (std::int64_t begin = 0; begin < count_; begin += kRows) {
@@ -143,6 +145,7 @@ class AdjacentSum final : public Operator {
   std::int64_t inner_;
   double factor_;
   std::int64_t flops_;
+  const kernels::KernelTable& kernels_;
 };
 
 // Which of two numbers a maximum or a minimum keeps; a NaN, once there is one.
@@ -155,11 +158,13 @@ float kept_of(float best, float x) {
 // Maxima and minima over axes that lie side by side: x is (outer, count, inner), y (outer, inner).
 class AdjacentExtreme final : public Operator {
  public:
-  AdjacentExtreme(const Attributes& attributes, const Shape& x, const Shape& output, int first, int last)
+  AdjacentExtreme(const Attributes& attributes, const Shape& x, const Shape& output, int first, int last,
+                  const kernels::KernelTable& kernels)
       : max_(attributes.text("function", "mean") == "max"),
         count_(x.count(first, last + 1)),
         inner_(x.count(last + 1, x.rank())),
-        flops_(x.count_per_image()) {
+        flops_(x.count_per_image()),
+        kernels_(kernels) {
     output_shape_ = output;
   }
 
@@ -169,6 +174,11 @@ class AdjacentExtreme final : public Operator {
 
   void run(std::span<const ConstTensor> inputs, const Tensor& output, UnitRange range,
            float*) const override {
+    if (inner_ == 1) {
+      (max_ ? kernels_.max_rows : kernels_.min_rows)(
+          inputs[0].data + range.begin * count_, range.end - range.begin, count_, output.data + range.begin);
+      return;
+    }
     for (std::int64_t unit = range.begin; unit < range.end; ++unit) {
       const float* x = inputs[0].data + unit * count_ * inner_;
       float* y = output.data + unit * inner_;
@@ -182,41 +192,17 @@ class AdjacentExtreme final : public Operator {
  private:
   template <bool kMax>
   void reduce(const float* x, float* y) const {
-    if (inner_ == 1) {
-      *y = along<kMax>(x);
-      return;
-    }
     std::copy_n(x, inner_, y);
     for (std::int64_t row = 1; row < count_; ++row) {
       for (std::int64_t i = 0; i < inner_; ++i) y[i] = kept_of<kMax>(y[i], x[row * inner_ + i]);
     }
   }
 
-  template <bool kMax>
-  float along(const float* x) const {
-    int any_nan = 0;
-    for (std::int64_t i = 0; i < count_; ++i) any_nan |= static_cast<int>(x[i] != x[i]);
-    if (any_nan != 0) return std::numeric_limits<float>::quiet_NaN();
-    constexpr std::int64_t kParts = 8;
-    const auto further = [](float best, float value) {
-      return (kMax ? value > best : value < best) ? value : best;
-    };
-    float parts[kParts];
-    std::fill_n(parts, kParts, x[0]);
-    std::int64_t i = 0;
-    for (; i + kParts <= count_; i += kParts) {
-      for (std::int64_t p = 0; p < kParts; ++p) parts[p] = further(parts[p], x[i + p]);
-    }
-    float best = parts[0];
-    for (std::int64_t p = 1; p < kParts; ++p) best = further(best, parts[p]);
-    for (; i < count_; ++i) best = further(best, x[i]);
-    return best;
-  }
-
   bool max_;
   std::int64_t count_;
   std::int64_t inner_;
   std::int64_t flops_;
+  const kernels::KernelTable& kernels_;
 };
 
 // Whether axes lie side by side, and there are elements to reduce.
@@ -228,7 +214,7 @@ bool are_adjacent(const Shape& x, const std::vector<int>& axes) {
 }  // namespace
 
 std::unique_ptr<Operator> make_reduce(const Attributes& attributes, std::span<const Shape> inputs,
-                                      const kernels::KernelTable&) {
+                                      const kernels::KernelTable& kernels) {
   const Shape& x = inputs[0];
   auto general = std::make_unique<Reduce>(attributes, x);
   const auto axes = parse_axes(attributes, x);
@@ -236,9 +222,9 @@ std::unique_ptr<Operator> make_reduce(const Attributes& attributes, std::span<co
   const Shape& output = general->output_shape();
   const std::string function = attributes.text("function", "mean");
   if (function == "mean" || function == "sum") {
-    return std::make_unique<AdjacentSum>(attributes, x, output, axes.front(), axes.back());
+    return std::make_unique<AdjacentSum>(attributes, x, output, axes.front(), axes.back(), kernels);
   }
-  return std::make_unique<AdjacentExtreme>(attributes, x, output, axes.front(), axes.back());
+  return std::make_unique<AdjacentExtreme>(attributes, x, output, axes.front(), axes.back(), kernels);
 }
 
 }  // namespace pyconv

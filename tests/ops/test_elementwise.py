@@ -152,6 +152,34 @@ def test_extremes_of_nan_and_infinity(function: str, size: int, axes: list[int])
     np.testing.assert_array_equal(y, getattr(np, function)(x, axis=tuple(axes)))
 
 
+@pytest.mark.parametrize("function", ["mean", "sum", "max", "min"])
+@pytest.mark.parametrize("rows", [1, 16, 35])
+def test_reduce_of_rows_of_every_length(
+    function: str, rows: int, isa: str, uniform: Draw, check: Check
+) -> None:
+    attributes = {"function": function, "axes": [1], "keepdims": 0}
+    for count in [*range(1, 36), 47, 48, 49, 63, 64, 65, 80, 96, 127, 128, 129, 1023, 1025, 2100]:
+        check("reduce", [uniform(rows, count)], attributes, isa=isa, tolerance=1e-7 * count)
+
+
+@pytest.mark.parametrize("function", ["max", "min"])
+@pytest.mark.parametrize("count", [1, 3, 8, 15, 16, 17, 31, 33, 48, 50, 65, 70])
+def test_a_nan_wins_at_every_place_of_a_row(function: str, count: int, isa: str) -> None:
+    x = np.random.default_rng(count).normal(size=(count + 1, count)).astype(np.float32)
+    x[np.arange(count), np.arange(count)] = np.nan
+    attributes = {"function": function, "axes": [1], "keepdims": 0}
+    y = _core.run_operator("reduce", [x], attributes, isa=isa)
+    np.testing.assert_array_equal(y, getattr(np, function)(x, axis=1))
+
+
+@pytest.mark.parametrize("count", [3, 7, 16, 33])
+def test_the_sum_of_a_row_does_not_depend_on_how_many_there_are(count: int, isa: str) -> None:
+    x = np.random.default_rng(0).normal(size=(40, count)).astype(np.float32)
+    attributes = {"function": "sum", "axes": [1], "keepdims": 0}
+    alone = [_core.run_operator("reduce", [row[None]], attributes, isa=isa)[0] for row in x]
+    np.testing.assert_array_equal(_core.run_operator("reduce", [x], attributes, isa=isa), alone)
+
+
 @pytest.mark.parametrize("axes", [[1], [2], [1, 2], [0, 1, 2]], ids=str)
 def test_reduce_of_many(axes: list[int], isa: str, uniform: Draw, check: Check) -> None:
     """Long sums lose nothing: a float32 alone would be off by far more."""

@@ -17,7 +17,7 @@ Check = Callable[..., FloatArray]
 Draw = Callable[..., FloatArray]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 15, 16, 17, 96, 1000])
+@pytest.mark.parametrize("channels", [1, 2, 3, 7, 9, 15, 16, 17, 33, 63, 65, 96, 1000, 2051])
 def test_layer_normalization(channels: int, isa: str, check: Check, uniform: Draw) -> None:
     x = uniform(2, 3, channels) * 10 + 3
     check("layer_normalization", [x], {}, isa=isa, tolerance=1e-4)
