@@ -158,11 +158,13 @@ void add_elementwise(std::vector<Case>& cases) {
     transpose.set("permutation", Integers{0, 2, 1});
     cases.push_back(one_input("transpose", {2, count, 19}, transpose));
     cases.push_back(one_input("transpose", {2, 19, count}, transpose));
-    for (const std::int64_t axis : {1, 2}) {
-      Attributes reduce("reduce");
-      reduce.set("function", std::string("mean"));
-      reduce.set("axes", Integers{axis});
-      cases.push_back(one_input("reduce", {2, 5, count}, reduce));
+    for (const char* function : {"mean", "max"}) {
+      for (const std::int64_t axis : {1, 2}) {
+        Attributes reduce("reduce");
+        reduce.set("function", std::string(function));
+        reduce.set("axes", Integers{axis});
+        cases.push_back(one_input("reduce", {7, 5, count}, reduce));
+      }
     }
     cases.push_back({"matmul " + text({count}), Attributes("matmul"), {{2, 5, count}, {count, 17}}});
     cases.push_back({"matmul by " + text({count}), Attributes("matmul"), {{2, 5, 9}, {9, count}}});
