@@ -60,10 +60,14 @@ void Program::plan_memory() {
   arena_floats_ = place_buffers(chunk_, true);
 }
 
-// Gives every intermediate value, and the scratch memory of every step, a place in the arena, such that what
-// lives at the same time does not overlap, and returns the arena's size in floats. Largest first, each at the
-// lowest place that is free for as long as it lives (Pisarchyk and Lee, "Efficient Memory Management for Deep
-// Neural Net Inference", 2020: greedy by size).
+std::size_t Program::workspace_floats(const Step& step) {
+  return whole_lines(static_cast<std::int64_t>(step.op->workspace_size()));
+}
+
+// Gives every intermediate value, and the scratch memory that every step needs for all threads, a place in
+// the arena, such that what lives at the same time does not overlap, and returns the arena's size in floats.
+// Largest first, each at the lowest place that is free for as long as it lives (Pisarchyk and Lee, "Efficient
+// Memory Management for Deep Neural Net Inference", 2020: greedy by size).
 std::size_t Program::place_buffers(std::int64_t images, bool workspaces) {
   struct Buffer {
     std::size_t index;  // into offsets_
@@ -90,8 +94,8 @@ std::size_t Program::place_buffers(std::int64_t images, bool workspaces) {
       buffers.push_back({value, whole_lines(floats_of(count, type.dtype)), s, s});
     }
     if (workspaces) {
-      const auto floats = static_cast<std::int64_t>(step.op->workspace_size());
-      buffers.push_back({parts_.values.size() + s, whole_lines(floats), s, s});
+      buffers.push_back(
+          {parts_.values.size() + s, static_cast<std::size_t>(threads_) * workspace_floats(step), s, s});
     }
   }
   // A value that is copied to an output at the end lives that long.
@@ -158,10 +162,9 @@ void Program::run(std::span<const void* const> inputs, std::int64_t batch,
                   std::span<void* const> outputs) const {
   if (batch == 0) return;
   std::vector<Context> contexts = take_contexts();
-  const std::span<Context> all(contexts);
   if (pool_ == nullptr || batch < threads_) {
     for (std::int64_t first = 0; first < batch; first += chunk_) {
-      run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, all);
+      run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, contexts[0], threads_);
     }
   } else {
     // Small enough pieces that every thread gets some, taken by whoever is free.
@@ -170,7 +173,7 @@ void Program::run(std::span<const void* const> inputs, std::int64_t batch,
     pool_->run([&](int index) {
       for (std::int64_t first; (first = next.fetch_add(piece, std::memory_order_relaxed)) < batch;) {
         run_steps({inputs, outputs, first, std::min(piece, batch - first)},
-                  all.subspan(static_cast<std::size_t>(index), 1));
+                  contexts[static_cast<std::size_t>(index)], 1);
       }
     });
   }
@@ -182,17 +185,16 @@ std::vector<double> Program::time_steps(std::span<const void* const> inputs, std
   std::vector<double> seconds(parts_.steps.size(), 0.0);
   std::vector<Context> contexts = take_contexts();
   for (std::int64_t first = 0; first < batch; first += chunk_) {
-    run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, contexts, seconds);
+    run_steps({inputs, outputs, first, std::min(chunk_, batch - first)}, contexts[0], threads_, seconds);
   }
   give_back(std::move(contexts));
   return seconds;
 }
 
-// Takes a few images through all steps. With one context the calling thread does it alone; with several,
-// one for each thread, the threads share every step.
-void Program::run_steps(const Images& images, std::span<Context> contexts, std::span<double> seconds) const {
+// Takes a few images through all steps. The calling thread does it alone, or all threads share every step.
+void Program::run_steps(const Images& images, Context& own, std::int64_t threads,
+                        std::span<double> seconds) const {
   using Clock = std::chrono::steady_clock;
-  Context& own = contexts[0];
   for (std::size_t s = 0; s < parts_.steps.size(); ++s) {
     const Step& step = parts_.steps[s];
     const Clock::time_point start = seconds.empty() ? Clock::time_point{} : Clock::now();
@@ -206,17 +208,14 @@ void Program::run_steps(const Images& images, std::span<Context> contexts, std::
     const Tensor output{reinterpret_cast<float*>(place), shape_of(step.output).with_batch(images.count),
                         type_of(step.output).dtype};
     const std::int64_t units = step.op->units(arguments, output);
-    const std::size_t workspace = offsets_[parts_.values.size() + s];
-    const auto threads = static_cast<std::int64_t>(contexts.size());
+    float* const workspace = own.arena.data() + offsets_[parts_.values.size() + s];
     if (threads == 1 || units == 1) {
-      step.op->run(arguments, output, {0, units}, own.arena.data() + workspace);
+      step.op->run(arguments, output, {0, units}, workspace);
     } else {
       pool_->run([&](int thread) {
         const UnitRange range{units * thread / threads, units * (thread + 1) / threads};
-        // The others' arenas are empty meanwhile: always at their beginning, so that little of them is
-        // touched.
-        float* const arena = contexts[static_cast<std::size_t>(thread)].arena.data();
-        step.op->run(arguments, output, range, thread == 0 ? arena + workspace : arena);
+        step.op->run(arguments, output, range,
+                     workspace + static_cast<std::size_t>(thread) * workspace_floats(step));
       });
     }
     if (!seconds.empty()) seconds[s] += std::chrono::duration<double>(Clock::now() - start).count();

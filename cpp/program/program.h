@@ -56,7 +56,8 @@ class Program {
   int threads() const { return threads_; }
   // True where axis 0 of every input and output is the batch; else none has it.
   bool has_batch() const { return has_batch_; }
-  // Bytes that one thread holds for a call: intermediate tensors and the steps' scratch memory.
+  // Bytes that one thread holds for a call: intermediate tensors, and the steps' scratch memory for as many
+  // threads as may share a step.
   std::size_t arena_bytes() const { return arena_floats_ * sizeof(float); }
   // Where in the arena the output of a step begins, in bytes; -1 where the step writes straight into the
   // array that the run returns.
@@ -91,8 +92,11 @@ class Program {
   const Shape& shape_of(int value) const { return type_of(value).shape; }
   void plan_memory();
   std::size_t place_buffers(std::int64_t images, bool workspaces);
+  // The scratch memory of a step for one thread.
+  static std::size_t workspace_floats(const Step& step);
   // Adds each step's seconds to `seconds` where that is not empty.
-  void run_steps(const Images& images, std::span<Context> contexts, std::span<double> seconds = {}) const;
+  void run_steps(const Images& images, Context& own, std::int64_t threads,
+                 std::span<double> seconds = {}) const;
   void copy_outputs(const Images& images, const Context& context) const;
   const std::byte* address(int value, const Images& images, const Context& context) const;
 
