@@ -212,6 +212,7 @@ def application(settings: Settings) -> ray_serve.Application:
             initial_replicas=settings.min_replicas,
             max_replicas=settings.max_replicas,
             target_ongoing_requests=target,
+            upscale_delay_s=settings.replica_delay_seconds,
         ),
         max_ongoing_requests=_MOST_ONGOING * target,
         max_queued_requests=settings.max_queue,

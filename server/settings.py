@@ -223,6 +223,7 @@ class Settings:
         min_replicas: the fewest copies.
         max_replicas: the most; Ray adds and removes copies as requests come.
         replica_requests: how many requests under way a copy shall have; above, copies are added.
+        replica_delay_seconds: for how long copies must have more before some are added.
         replica_cpus: the cores that a copy takes.
 
     Raises:
@@ -268,6 +269,7 @@ class Settings:
     min_replicas: int = 1
     max_replicas: int = 1
     replica_requests: int = 16
+    replica_delay_seconds: float = 30.0
     replica_cpus: float = 1.0
 
     @property
@@ -331,7 +333,8 @@ class Settings:
             raise InputError(
                 f"max_message_bytes: expected less than 2 GiB, got {self.max_message_bytes}"
             )
-        for name in ("grace_seconds", "drain_seconds", "max_wait_ms", "watch_seconds"):
+        durations = ("grace_seconds", "drain_seconds", "watch_seconds", "replica_delay_seconds")
+        for name in (*durations, "max_wait_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -203,6 +203,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="requests under way that a copy shall have; above, Ray adds copies (default: 16)",
     )
     cluster.add_argument(
+        "--replica-delay",
+        dest="replica_delay_seconds",
+        type=float,
+        metavar="S",
+        help="for how many seconds there must be more before it does (default: 30)",
+    )
+    cluster.add_argument(
         "--replica-cpus", type=float, metavar="N", help="cores that a copy takes (default: 1)"
     )
     limits = parser.add_argument_group("limits of a request")

@@ -446,9 +446,9 @@ def test_configuration_file_of_the_documentation() -> None:
         assert callable(import_attr(servicer))
     (application,) = config.applications
     build = import_attr(application.import_path)
-    copies = build(application.args)._bound_deployment
+    copies = build({**application.args, "replica_delay_seconds": 7})._bound_deployment
     scaling = copies._deployment_config.autoscaling_config
-    assert (scaling.min_replicas, scaling.max_replicas) == (2, 8)
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.upscale_delay_s) == (2, 8, 7)
     with pytest.raises(
         InputError, match="there is no setting 'min_replica'; did you mean 'min_replicas'"
     ):
