@@ -72,6 +72,7 @@ class Server:
         calls = Calls(
             lines=settings.log_requests,
             authentication=Authentication(security.tokens) if security.tokens else None,
+            refused=lambda code: inference.metrics.refused("", "", code.name),
         )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), calls)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(

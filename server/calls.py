@@ -31,10 +31,18 @@ class Calls(grpc.GenericRpcHandler):
     Args:
         lines: whether to write the lines.
         authentication: who may ask; everybody if None.
+        refused: told of the status of every call that comes to no servicer.
     """
 
-    def __init__(self, *, lines: bool, authentication: Authentication | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        lines: bool,
+        authentication: Authentication | None = None,
+        refused: Callable[[grpc.StatusCode], None] = lambda code: None,
+    ) -> None:
         self._lines = lines
+        self._refused = refused
         self._authentication = authentication
         self._handlers: dict[str, _Handler] = {}
         self._refusing: dict[str, _Handler] = {}
@@ -46,7 +54,8 @@ class Calls(grpc.GenericRpcHandler):
         """Answer the methods of a service."""
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
-            self._handlers[method] = self._with_lines(_checked(handler, method), method)
+            checked = _checked(handler, method, self._refused)
+            self._handlers[method] = self._with_lines(checked, method)
             self._refusing[method] = self._with_lines(refusing(handler), method)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Handler | None:
@@ -59,6 +68,7 @@ class Calls(grpc.GenericRpcHandler):
         method = handler_call_details.method
         asking = self._authentication
         if asking is not None and not asking.lets_in(handler_call_details):
+            self._refused(grpc.StatusCode.UNAUTHENTICATED)
             return self._refusing.get(method)
         return self._handlers.get(method)
 
@@ -85,7 +95,9 @@ _NO_MESSAGE = object()
 """Stands for a request whose bytes are no message."""
 
 
-def _checked(handler: _Handler, method: str) -> _Handler:
+def _checked(
+    handler: _Handler, method: str, refused: Callable[[grpc.StatusCode], None]
+) -> _Handler:
     """Refuse bytes that are no message as INVALID_ARGUMENT.
 
     gRPC itself makes UNKNOWN of them, which means a fault of the server's, and logs a traceback.
@@ -102,6 +114,7 @@ def _checked(handler: _Handler, method: str) -> _Handler:
             return _NO_MESSAGE
 
     async def refuse(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        refused(grpc.StatusCode.INVALID_ARGUMENT)
         trailers = ((REQUEST_ID, request_id()),)
         why = f"{method}: the request's bytes are not a message of the kind that it takes"
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why, trailers)

@@ -112,26 +112,33 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
     async def _classify(
         self, request: pb.ClassifyRequest, deadline: float | None
     ) -> pb.ClassifyResponse:
+        try:
+            selection = _selection(request.model, request.examination)
+            images = _images(request.images)
+            asked = _examination(request.examination)
+        except Exception as error:
+            self._inference.refuse(request.model.name, "", error)
+            raise
         classified = await self._inference.classify(
-            _selection(request.model, request.examination),
-            _images(request.images),
-            request.top_k or 1,
-            asked=_examination(request.examination),
-            deadline=deadline,
+            selection, images, request.top_k or 1, asked=asked, deadline=deadline
         )
         return _classify_response(classified, request.return_inputs)
 
     async def _activations(
         self, request: pb.ActivationsRequest, deadline: float | None
     ) -> pb.ActivationsResponse:
-        if request.format not in pb.ActivationFormat.values():
-            raise InputError(f"format: expected 1 (tensor) or 2 (PNG), got {request.format}")
+        try:
+            if request.format not in pb.ActivationFormat.values():
+                raise InputError(f"format: expected 1 (tensor) or 2 (PNG), got {request.format}")
+            selection = _selection(request.model, request.examination)
+            images = _images(request.images)
+            asked = _examination(request.examination)
+        except Exception as error:
+            self._inference.refuse(request.model.name, "", error)
+            raise
+        choices = [LayerChoice(layer.name, tuple(layer.channels)) for layer in request.layers]
         activated = await self._inference.activations(
-            _selection(request.model, request.examination),
-            _images(request.images),
-            [LayerChoice(layer.name, tuple(layer.channels)) for layer in request.layers],
-            asked=_examination(request.examination),
-            deadline=deadline,
+            selection, images, choices, asked=asked, deadline=deadline
         )
         if request.format == pb.ACTIVATION_FORMAT_PNG:
             drawn = await self._inference.heat_maps(activated, request.cell or _DEFAULT_CELL)

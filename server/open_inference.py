@@ -169,28 +169,31 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def _infer(
         self, request: pb.ModelInferRequest, deadline: float | None
     ) -> pb.ModelInferResponse:
-        asked = _parameters(request.parameters) if request.parameters else {}
-        engine = parameters.engine(asked) if asked else None
-        selection = Selection(request.model_name, engine, request.model_version)
-        outputs = [
-            OutputChoice(
-                output.name,
-                parameters.classes(output.name, _parameters(output.parameters))
-                if output.parameters
-                else 0,
-            )
-            for output in request.outputs
-        ]
-        # Raw contents are taken as they lie; typed ones are brought into an array one by one.
         raw = bool(request.raw_input_contents)
-        if raw:
-            inputs = _inputs(request)
-        else:
-            inputs = await self._inference.work(request.ByteSize(), lambda: _inputs(request))
-        inferred = await self._inference.infer(
-            TensorRequest(selection, inputs, outputs, parameters.examination(asked)),
-            deadline=parameters.deadline(asked, deadline) if asked else deadline,
-        )
+        try:
+            asked = _parameters(request.parameters) if request.parameters else {}
+            engine = parameters.engine(asked) if asked else None
+            selection = Selection(request.model_name, engine, request.model_version)
+            outputs = [
+                OutputChoice(
+                    output.name,
+                    parameters.classes(output.name, _parameters(output.parameters))
+                    if output.parameters
+                    else 0,
+                )
+                for output in request.outputs
+            ]
+            # Raw contents are taken as they lie; typed ones are brought into an array one by one.
+            if raw:
+                inputs = _inputs(request)
+            else:
+                inputs = await self._inference.work(request.ByteSize(), lambda: _inputs(request))
+            wanted = TensorRequest(selection, inputs, outputs, parameters.examination(asked))
+            deadline = parameters.deadline(asked, deadline) if asked else deadline
+        except Exception as error:
+            self._inference.refuse(request.model_name, request.model_version, error)
+            raise
+        inferred = await self._inference.infer(wanted, deadline=deadline)
         if raw:
             return _response(request, inferred)
         answer_bytes = sum(array.nbytes for _, array in inferred.outputs)

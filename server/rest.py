@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 from aiohttp import web
 from google.protobuf.json_format import MessageToDict
@@ -21,7 +22,7 @@ from pyconv.errors import InputError, PyconvError
 from pyconv.server import datatypes, open_inference, page, parameters
 from pyconv.server.authentication import REFUSAL
 from pyconv.server.inference import Inference
-from pyconv.server.metrics import CONTENT_TYPE
+from pyconv.server.metrics import CONTENT_TYPE, Metrics
 from pyconv.server.models import Models, OutputChoice
 from pyconv.server.openapi import description
 from pyconv.server.repository import Repository
@@ -59,7 +60,7 @@ def make_app(
     rest = _Rest(inference, repository)
     middlewares = [_refusing(inference.models)]
     if tokens is not None:
-        middlewares.append(_authenticating(tokens))
+        middlewares.append(_authenticating(tokens, inference.metrics))
     app = web.Application(client_max_size=settings.max_message_bytes, middlewares=middlewares)
     get, post = app.router.add_get, app.router.add_post
     get("/v2", rest.server)
@@ -88,13 +89,14 @@ async def _page(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(WEB / "index.html")
 
 
-def _authenticating(tokens: Tokens) -> Any:
+def _authenticating(tokens: Tokens, metrics: Metrics) -> Any:
     @web.middleware
     async def authenticate(request: web.Request, handler: _Handler) -> web.StreamResponse:
         path = request.path
         open_to_all = path == "/" or path.startswith(("/v2/health/", "/web/"))
         if open_to_all or tokens.accept(request.headers.get("Authorization")):
             return await handler(request)
+        metrics.refused("", "", grpc.StatusCode.UNAUTHENTICATED.name)
         challenge = {"WWW-Authenticate": "Bearer"}
         return web.json_response({"error": REFUSAL}, status=401, headers=challenge)
 
@@ -210,21 +212,24 @@ class _Rest:
         arrived = time.monotonic()
         body = await request.read()
         length = request.headers.get(_JSON_LENGTH)
-        asked, inputs = await self._inference.work(len(body), lambda: _read(body, length))
         name, model_version = _named(request)
-        outputs = [
-            OutputChoice(output.name, parameters.classes(output.name, output.parameters))
-            for output in asked.outputs
-        ]
-        inferred = await self._inference.infer(
-            TensorRequest(
+        try:
+            asked, inputs = await self._inference.work(len(body), lambda: _read(body, length))
+            outputs = [
+                OutputChoice(output.name, parameters.classes(output.name, output.parameters))
+                for output in asked.outputs
+            ]
+            wanted = TensorRequest(
                 Selection(name, parameters.engine(asked.parameters), model_version),
                 inputs,
                 outputs,
                 parameters.examination(asked.parameters),
-            ),
-            deadline=parameters.deadline(asked.parameters, None, arrived),
-        )
+            )
+            deadline = parameters.deadline(asked.parameters, None, arrived)
+        except Exception as error:
+            self._inference.refuse(name, model_version, error)
+            raise
+        inferred = await self._inference.infer(wanted, deadline=deadline)
         every = asked.parameters.get("binary_data_output") is True
         binary = [
             bool(output.parameters.get("binary_data", every)) for output in asked.outputs

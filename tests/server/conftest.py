@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -48,6 +50,22 @@ def address(server: BackgroundServer) -> str:
 def http(server: BackgroundServer) -> str:
     """The address of HTTP, as a URL begins."""
     return f"http://{server.http_address}"
+
+
+@pytest.fixture
+def requests_by_code(http: str) -> Callable[[], Counter[str]]:
+    """How many requests ended with each status so far, as the metrics tell."""
+
+    def read() -> Counter[str]:
+        with urllib.request.urlopen(f"{http}/metrics", timeout=30) as page:
+            lines = page.read().decode().splitlines()
+        found: Counter[str] = Counter()
+        for line in lines:
+            if line.startswith("pyconv_requests_total{"):
+                found[line.partition('code="')[2].partition('"')[0]] += int(float(line.split()[-1]))
+        return found
+
+    return read
 
 
 @pytest.fixture

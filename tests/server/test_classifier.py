@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -186,12 +187,18 @@ _BAD_CLASSIFY = {
 
 @pytest.mark.usefixtures("still_alive")
 @pytest.mark.parametrize("case", _BAD_CLASSIFY)
-def test_bad_classify_gets_its_status(stub: _Stub, case: str) -> None:
+def test_bad_classify_gets_its_status_and_is_counted(
+    stub: _Stub, case: str, requests_by_code: Callable[[], Counter[str]]
+) -> None:
     request, code, message = _BAD_CLASSIFY[case]
+    before = requests_by_code()
     with pytest.raises(grpc.RpcError) as caught:
         stub.Classify(request, timeout=30)
     assert caught.value.code() is code
     assert message in str(caught.value.details())
+    # What is too large, gRPC itself refuses, and the server never sees.
+    counted = Counter() if case == "a message above the limit" else Counter([code.name])
+    assert requests_by_code() - before == counted
 
 
 @pytest.mark.usefixtures("still_alive")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -227,12 +228,16 @@ _BAD: dict[str, tuple[pb.ModelInferRequest, grpc.StatusCode, str]] = {
 
 
 @pytest.mark.parametrize("case", _BAD)
-def test_bad_request_gets_its_status(stub: Any, case: str) -> None:
+def test_bad_request_gets_its_status_and_is_counted(
+    stub: Any, case: str, requests_by_code: Callable[[], Counter[str]]
+) -> None:
     request, code, message = _BAD[case]
+    before = requests_by_code()
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(request, timeout=30)
     assert caught.value.code() is code
     assert message in str(caught.value.details())
+    assert requests_by_code() - before == Counter([code.name])
     stub.ModelInfer(_request(), timeout=30)
 
 

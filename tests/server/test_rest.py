@@ -200,13 +200,15 @@ def test_metrics_count_requests_errors_and_batches(http: str) -> None:
     unknown = 'pyconv_requests_total{code="NOT_FOUND",model="",version=""}'
     images = 'pyconv_run_images_sum{engine="native",model="small",version="1"}'
     seconds = 'pyconv_request_seconds_count{model="small",version="1"}'
-    samples = (answered, refused, unknown, images, seconds)
+    senseless = 'pyconv_requests_total{code="INVALID_ARGUMENT",model="small",version="1"}'
+    samples = (answered, refused, unknown, senseless, images, seconds)
     before = [value(sample) for sample in samples]
     _infer(http, _message())
     _infer(http, _message(outputs=[{"name": "nothing"}]))
     _infer(http, _message(), "nobody")
+    _infer(http, _message(parameters={"engine": "gpu"}))
     after = [value(sample) for sample in samples]
-    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1, 2, 1]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1, 1, 2, 1]
 
 
 def test_parameters_and_layers(http: str) -> None:

@@ -311,15 +311,19 @@ def test_http_asks_for_certificates_and_tokens_too(settings: Settings, files: _F
         )
     )
 
-    def ask(path: str, token: str = "", client: Path | None = files.client) -> int:
+    def said(path: str, token: str = "", client: Path | None = files.client) -> str:
         trusting = ssl.create_default_context(cafile=files.ca)
         if client is not None:
             trusting.load_cert_chain(client)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(f"https://{secured.http_address}{path}", headers=headers)
+        with urllib.request.urlopen(request, context=trusting, timeout=30) as answer:
+            return str(answer.read(), "utf-8")
+
+    def ask(path: str, token: str = "", client: Path | None = files.client) -> int:
         try:
-            with urllib.request.urlopen(request, context=trusting, timeout=30) as answer:
-                return int(answer.status)
+            said(path, token, client)
+            return 200
         except urllib.error.HTTPError as error:
             return error.code
 
@@ -332,6 +336,14 @@ def test_http_asks_for_certificates_and_tokens_too(settings: Settings, files: _F
         assert ask("/web/../v2") == 404  # no way around by the open part
         with pytest.raises(OSError, match=r"certificate required|closed|reset"):
             ask("/v2/health/ready", client=None)
+        who = Credentials(ca=files.ca, certificate=files.client, key=files.client, token="wrong")
+        with (
+            Client(secured.address, credentials=who, timeout=30) as caller,
+            pytest.raises(ServerError),
+        ):
+            caller.models()
+        page = said("/metrics", _TOKENS[0])
+        assert 'pyconv_requests_total{code="UNAUTHENTICATED",model="",version=""} 4.0' in page
 
 
 def test_http_serves_a_renewed_certificate_without_a_restart(
