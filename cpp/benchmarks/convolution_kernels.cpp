@@ -1,4 +1,4 @@
-// Stencils, Winograd's transforms, depthwise rows and pixels.
+// Stencils, Winograd's transforms, depthwise rows, pixels and planes.
 #include <algorithm>
 #include <limits>
 
@@ -357,6 +357,63 @@ class DepthwiseBenchmark final : public KernelBenchmark {
   kernels::DepthwiseRow row_{};
 };
 
+// A plane of a depthwise convolution.
+class DepthwisePlaneBenchmark final : public KernelBenchmark {
+ public:
+  DepthwisePlaneBenchmark(const KernelTable& table, std::int64_t size)
+      : kernel_(table.depthwise_plane),
+        x_(uniform(size * size, 1)),
+        weights_(uniform(9, 2)),
+        out_(static_cast<std::size_t>(size * size)),
+        zeros_(static_cast<std::size_t>(size), 0.0F) {
+    plane_.x = x_.data();
+    plane_.zeros = zeros_.data();
+    plane_.height = size;
+    plane_.width = size;
+    plane_.weights = weights_.data();
+    plane_.bias = 0.25F;
+    plane_.lowest = 0.0F;
+    plane_.highest = kInfinity;
+    plane_.first = -1;
+    plane_.rows = size;
+    plane_.out = out_.data();
+  }
+
+  void run() override { kernel_(plane_); }
+
+  std::string fault() const override {
+    std::vector<double> expected;
+    for (std::int64_t i = 0; i < plane_.rows; ++i) {
+      for (std::int64_t j = 0; j < plane_.width; ++j) {
+        double sum = number(plane_.bias);
+        for (std::int64_t u = 0; u < 3; ++u) {
+          for (std::int64_t v = 0; v < 3; ++v) {
+            sum += number(x(i + u - 1, j + v - 1)) * number(plane_.weights[u * 3 + v]);
+          }
+        }
+        expected.push_back(clamp(sum, plane_.lowest, plane_.highest));
+      }
+    }
+    return difference(all_of(out_), expected, product_tolerance(9));
+  }
+
+  Work work() const override {
+    const std::int64_t pixels = plane_.height * plane_.width;
+    return {2.0 * 9.0 * number(pixels), sizeof(float) * 2.0 * number(pixels)};
+  }
+
+ private:
+  float x(std::int64_t i, std::int64_t j) const {
+    const bool inside = i >= 0 && i < plane_.height && j >= 0 && j < plane_.width;
+    return inside ? plane_.x[i * plane_.width + j] : 0.0F;
+  }
+
+  void (*kernel_)(const kernels::DepthwisePlane&);
+  AlignedBuffer x_, weights_, out_;
+  std::vector<float> zeros_;
+  kernels::DepthwisePlane plane_{};
+};
+
 }  // namespace
 
 void add_convolution_kernels(List& list) {
@@ -401,6 +458,9 @@ void add_convolution_kernels(List& list) {
       list.add<DepthwiseBenchmark>(text("depthwise/taps:", window * window, sizes), window, 1, true, 32,
                                    channels);
     }
+  }
+  for (const std::int64_t size : {7, 14, 56, 112}) {
+    list.add<DepthwisePlaneBenchmark>(text("depthwise_plane/", size, "x", size), size);
   }
 }
 

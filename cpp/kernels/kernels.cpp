@@ -57,10 +57,14 @@ inline Vector apart(Vector v) {
 }
 
 // The first `count` floats, fewer than a vector; the others are neither read nor written, and are 0 in v.
+// load_after_zero: the same of a zero and the floats that follow it, where `count` may be a whole vector.
 #if defined(__AVX512F__)
 inline __mmask16 first_lanes(Index count) { return static_cast<__mmask16>((1U << count) - 1U); }
 inline Vector load_part(const float* p, Index count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
 inline void store_part(float* p, Vector v, Index count) { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
+inline Vector load_after_zero(const float* p, Index count) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>(first_lanes(count) & ~1U), p - 1);
+}
 #elif defined(__AVX__)
 inline __m256i first_lanes(Index count) {
   alignas(32) static constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
@@ -68,6 +72,10 @@ inline __m256i first_lanes(Index count) {
 }
 inline Vector load_part(const float* p, Index count) { return _mm256_maskload_ps(p, first_lanes(count)); }
 inline void store_part(float* p, Vector v, Index count) { _mm256_maskstore_ps(p, first_lanes(count), v); }
+inline Vector load_after_zero(const float* p, Index count) {
+  const __m256i lanes = _mm256_andnot_si256(first_lanes(1), first_lanes(count));
+  return _mm256_maskload_ps(p - 1, lanes);
+}
 #else
 inline Vector load_part(const float* p, Index count) {
   Vector v{};
@@ -76,6 +84,11 @@ inline Vector load_part(const float* p, Index count) {
 }
 inline void store_part(float* p, Vector v, Index count) {
   for (Index i = 0; i < count; ++i) p[i] = v[i];
+}
+inline Vector load_after_zero(const float* p, Index count) {
+  Vector v{};
+  for (Index i = 1; i < count; ++i) v[i] = p[i - 1];
+  return v;
 }
 #endif
 
@@ -762,6 +775,100 @@ void depthwise_row(const DepthwiseRow& row) {
   if (const Index left = row.channels - c; left > 0) {
     depthwise_blocks<kWindow, kStride, 2>(row, 0, c, PartOfVector{left}, load_part(row.bias + c, left));
   }
+}
+
+// Where the vectors of a row of a plane stand: how they read the three taps of a window's row around p, and
+// write.
+struct AmidRow {
+  Vector left(const float* p) const { return load(p - 1); }
+  Vector centre(const float* p) const { return load(p); }
+  Vector right(const float* p) const { return load(p + 1); }
+  void store(float* p, Vector v) const { kernels::PYCONV_ISA_LEVEL::store(p, v); }
+};
+struct BeginOfRow : AmidRow {
+  Vector left(const float* p) const { return load_after_zero(p, kLanes); }
+};
+struct EndOfRow : AmidRow {
+  Vector right(const float* p) const { return load_part(p + 1, kLanes - 1); }
+};
+struct WholeRow {
+  Index width;  // at most a vector's
+  Vector left(const float* p) const { return load_after_zero(p, width); }
+  Vector centre(const float* p) const { return load_part(p, width); }
+  Vector right(const float* p) const { return load_part(p + 1, width - 1); }
+  void store(float* p, Vector v) const { store_part(p, v, width); }
+};
+
+// A vector of each of kRows rows of the output, so that a row of x is read once for its three windows.
+template <int kRows>
+class PlaneRows {
+ public:
+  PlaneRows(const DepthwisePlane& plane, const Vector (&weights)[9], Index row)
+      : weights_(weights),
+        bias_(splat(plane.bias)),
+        lowest_(splat(plane.lowest)),
+        highest_(splat(plane.highest)),
+        width_(plane.width),
+        out_(plane.out + row * plane.width) {
+    for (int u = 0; u < kRows + 2; ++u) {
+      const Index i = plane.first + row + u;
+      rows_[u] = i < 0 || i >= plane.height ? plane.zeros : plane.x + i * plane.width;
+    }
+  }
+
+  template <class Place>
+  void compute(Index j, Place place) const {
+    Vector sums[kRows];
+    for (int r = 0; r < kRows; ++r) sums[r] = bias_;
+#pragma GCC unroll 8
+    for (int u = 0; u < kRows + 2; ++u) {
+      const float* p = rows_[u] + j;
+      // Held apart, or the compiler would read them from memory again for each of their products.
+      const Vector taps[3] = {apart(place.left(p)), apart(place.centre(p)), apart(place.right(p))};
+#pragma GCC unroll 3
+      for (int v = 0; v < 3; ++v) {
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          if (u - r >= 0 && u - r < 3) sums[r] += taps[v] * weights_[(u - r) * 3 + v];
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      place.store(out_ + r * width_ + j, at_most(at_least(sums[r], lowest_), highest_));
+    }
+  }
+
+ private:
+  const Vector (&weights_)[9];
+  Vector bias_, lowest_, highest_;
+  Index width_;
+  float* out_;
+  const float* rows_[kRows + 2];
+};
+
+// Blocks of kRows rows of the output from `row` on, then of half as many, and so on.
+template <int kRows>
+inline void depthwise_plane_rows(const DepthwisePlane& plane, const Vector (&weights)[9], Index row) {
+  for (; row + kRows <= plane.rows; row += kRows) {
+    const PlaneRows<kRows> rows(plane, weights, row);
+    if (plane.width <= kLanes) {
+      rows.compute(0, WholeRow{plane.width});
+      continue;
+    }
+    rows.compute(0, BeginOfRow{});
+    Index j = kLanes;
+    for (; j + kLanes < plane.width; j += kLanes) rows.compute(j, AmidRow{});
+    // Its first columns may be computed twice, to the same bits.
+    rows.compute(plane.width - kLanes, EndOfRow{});
+  }
+  if constexpr (kRows > 1) depthwise_plane_rows<kRows / 2>(plane, weights, row);
+}
+
+void depthwise_plane(const DepthwisePlane& plane) {
+  Vector weights[9];
+  for (int t = 0; t < 9; ++t) weights[t] = splat(plane.weights[t]);
+  depthwise_plane_rows<4>(plane, weights, 0);
 }
 
 void max_pool(const float* const* taps, Index count, Index channels, float* out) {
@@ -1505,6 +1612,7 @@ constexpr KernelTable kTable = {
      {5, 1, &depthwise_row<5, 1>},
      {5, 2, &depthwise_row<5, 2>}},
     &depthwise,
+    &depthwise_plane,
     &max_pool,
     &average_pool,
     &max_pool_row,

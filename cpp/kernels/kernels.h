@@ -143,6 +143,24 @@ struct DepthwiseKernel {
 };
 inline constexpr int kDepthwiseKernels = 4;
 
+// Rows of one plane of a depthwise convolution of three by three taps, stride 1, as wide as its map, with a
+// column of padding to its left and one to its right:
+//   out[i * width + j] = clamp(bias + sum over u, v of x(first + i + u, j + v - 1) * weights[u * 3 + v])
+// for 0 <= i < rows, where x(i, j) is x[i * width + j], and 0 outside the map.
+struct DepthwisePlane {
+  const float* x;
+  const float* zeros;  // `width` of them, for the rows above and below the map
+  std::int64_t height;
+  std::int64_t width;
+  const float* weights;
+  float bias;
+  float lowest;
+  float highest;
+  std::int64_t first;  // the row of x under the upper taps of the first output; may be negative
+  std::int64_t rows;
+  float* out;
+};
+
 // A convolution whose window holds so few floats that a vector's worth of filters stays in registers while
 // it slides along a row of x; there is a kernel for each of a few sizes of window.
 //   out[j * channels + o] = clamp(bias[o] + sum over u, d of
@@ -270,6 +288,7 @@ struct KernelTable {
 
   DepthwiseKernel depthwise_rows[kDepthwiseKernels];
   void (*depthwise)(const DepthwisePixel&);
+  void (*depthwise_plane)(const DepthwisePlane&);
 
   // out[c] = max over t of taps[t][c]; out[c] = scale * sum over t of taps[t][c]. count >= 1.
   void (*max_pool)(const float* const* taps, std::int64_t count, std::int64_t channels, float* out);

@@ -82,6 +82,23 @@ Case one_input(const std::string& operation, const Shape& x, Attributes attribut
   return {operation + " of " + text({x.sizes().begin(), x.sizes().end()}), std::move(attributes), {x}};
 }
 
+// Depthwise, from planes to planes: around one and two vectors, and blocks of rows.
+void add_planes(std::vector<Case>& cases) {
+  for (const std::int64_t width : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33}) {
+    for (const std::int64_t height : {1, 2, 5, 7}) {
+      Attributes attributes("conv2d");
+      attributes.set("kernel", uniform({3, 3, 1, 2}));
+      attributes.set("bias", uniform({2}));
+      attributes.set("groups", std::int64_t{2});
+      attributes.set("pads", Integers{1, 1, 1, 1});
+      attributes.set("activation", std::string(height == 5 ? "tanh" : "relu"));
+      attributes.set("channels_first", std::int64_t{1});
+      attributes.set("output_channels_first", std::int64_t{1});
+      cases.push_back({"conv2d by planes of " + text({height, width}), attributes, {{2, 2, height, width}}});
+    }
+  }
+}
+
 void add_pools(std::vector<Case>& cases) {
   for (const char* operation : {"max_pool2d", "average_pool2d"}) {
     for (const std::int64_t channels : kChannels) {
@@ -185,6 +202,7 @@ Array uniform(const Shape& shape) {
 
 std::vector<Case> convolution_cases() {
   std::vector<Case> cases;
+  add_planes(cases);
   const Integers kNone = {0, 0, 0, 0}, kSome = {1, 0, 2, 1};
   for (const std::int64_t pool : {0, 2, 3}) {
     for (const Integers& pads : {kNone, kSome}) {

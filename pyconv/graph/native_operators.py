@@ -190,7 +190,9 @@ def _conv2d(attributes: Attributes, inputs: Sequence[Shape]) -> Shape:
     result = _conv2d_map(attributes, inputs[0])
     if "pool_size" in attributes:
         pool = {"strides": attributes["pool_strides"]}
-        return _window(pool, result, attributes["pool_size"], result[3])
+        result = _window(pool, result, attributes["pool_size"], result[3])
+    if attributes.get("output_channels_first"):
+        return (result[0], result[3], *result[1:3])
     return result
 
 

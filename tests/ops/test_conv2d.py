@@ -294,6 +294,74 @@ def test_conv2d_channels_first_equals_channels_last(case: Case, isa: str) -> Non
     np.testing.assert_array_equal(got, expected)
 
 
+# From planes to planes: rows around one and two vectors, in blocks of four, two and one.
+PLANES = [
+    replace(depthwise(3, size=size, **changes), pads=pads)
+    for size, pads, changes in [
+        *(((3, width), (1, 1, 1, 1), {}) for width in [*range(1, 35), 48, 49]),
+        *(((height, 5), (1, 1, 1, 1), {}) for height in range(1, 12)),
+        *(((5, 18), (top, 1, bottom, 1), {}) for top, bottom in [(0, 0), (0, 1), (1, 0), (4, 5)]),
+        *(((1, 9), (top, 1, bottom, 1), {}) for top, bottom in [(2, 0), (0, 2), (3, 3)]),
+        *(((6, 7), (1, 1, 1, 1), {"batch": batch}) for batch in (0, 1, 5)),
+        *(((6, 17), (1, 1, 1, 1), {"activation": name}) for name in ("relu", "relu6", "gelu")),
+        ((6, 17), (1, 1, 1, 1), {"bias": False}),
+    ]
+]
+
+
+@pytest.mark.parametrize("case", PLANES, ids=str)
+def test_depthwise_by_planes_equals_definition(
+    case: Case, isa: str, product_tolerance: Callable[..., float]
+) -> None:
+    planes = np.ascontiguousarray(case.images().transpose(0, 3, 1, 2))
+    attributes = case.attributes() | {"channels_first": 1, "output_channels_first": 1}
+    got = _core.run_operator("conv2d", [planes], attributes, isa=isa)
+    expected = expected_output(case).transpose(0, 3, 1, 2)
+    assert got.shape == expected.shape
+    tolerance = 1.13 * product_tolerance(9) + 2.0**-21
+    np.testing.assert_allclose(got, expected, rtol=2.0**-21, atol=tolerance)
+
+
+@pytest.mark.parametrize("width", [5, 16, 37])
+def test_nan_and_infinity_reach_their_neighbours_alone_by_planes(width: int, isa: str) -> None:
+    case = depthwise(2, size=(5, width), pads=(1, 1, 1, 1), batch=1, activation="relu")
+    attributes = case.attributes() | {"channels_first": 1, "output_channels_first": 1}
+    for value in (np.nan, np.inf):
+        for place in range(5 * width):
+            images = case.images()
+            images[0, place // width, place % width, -1] = value
+            expected = _core.reference_operator("conv2d", [images], case.attributes())
+            planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+            got = _core.run_operator("conv2d", [planes], attributes, isa=isa)
+            not_finite = ~np.isfinite(expected.transpose(0, 3, 1, 2))
+            np.testing.assert_array_equal(~np.isfinite(got), not_finite)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernel": (5, 5)},
+        {"strides": (2, 2)},
+        {"dilations": (2, 1)},
+        {"pads": (1, 0, 1, 1)},
+        {"pool": (2, 2, 2, 2)},
+        {"groups": 1},
+        {"filters": 34},
+        {"channels_first": 0},
+    ],
+    ids=str,
+)
+def test_planes_refuse_what_does_not_go_by_them(changes: dict[str, Any]) -> None:
+    layout = changes.get("channels_first", 1)
+    fields = {"pads": (1, 1, 1, 1)} | changes
+    fields.pop("channels_first", None)
+    case = replace(DEPTHWISE, **fields)
+    images = case.images().transpose(0, 3, 1, 2) if layout else case.images()
+    attributes = case.attributes() | {"channels_first": layout, "output_channels_first": 1}
+    with pytest.raises(InputError, match="output_channels_first: expected a depthwise convolution"):
+        _core.run_operator("conv2d", [np.ascontiguousarray(images)], attributes)
+
+
 ADDED = [
     *(replace(case, activation=activation, batch=batch)
       for case in (

@@ -131,6 +131,9 @@ std::unique_ptr<Operator> make_indirect_conv2d(const Attributes& attributes, con
                                                const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_depthwise_conv2d(const Attributes& attributes, const Shape& x,
                                                 const kernels::KernelTable& kernels);
+// Both x and the output have their channels first.
+std::unique_ptr<Operator> make_depthwise_planes_conv2d(const Attributes& attributes, const Shape& x,
+                                                       const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_pointwise_conv2d(const Attributes& attributes, const Shape& x,
                                                 const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_stencil_conv2d(const Attributes& attributes, const Shape& x,

@@ -10,6 +10,9 @@ namespace {
 std::unique_ptr<Operator> make_algorithm(const Attributes& attributes, const Shape& x,
                                          const kernels::KernelTable& kernels) {
   const bool exact = attributes.integer("exact", 0) != 0;
+  if (attributes.integer("output_channels_first", 0) != 0) {
+    return make_depthwise_planes_conv2d(attributes, x, kernels);
+  }
   if (depthwise_conv2d_fits(attributes, x)) return make_depthwise_conv2d(attributes, x, kernels);
   if (pointwise_conv2d_fits(attributes, x)) return make_pointwise_conv2d(attributes, x, kernels);
   if (stencil_conv2d_fits(attributes, x, kernels)) return make_stencil_conv2d(attributes, x, kernels, exact);

@@ -23,6 +23,7 @@ from pyconv.graph.passes.fuse_bias import fuse_bias
 from pyconv.graph.passes.fuse_max_pool import fuse_max_pool
 from pyconv.graph.passes.fuse_quantization import fuse_quantization
 from pyconv.graph.passes.fuse_residual import fuse_residual
+from pyconv.graph.passes.keep_planes import keep_planes
 from pyconv.graph.passes.merge_reshapes import merge_reshapes
 from pyconv.graph.passes.merge_takes import merge_takes
 from pyconv.graph.passes.quantize_dense_inputs import quantize_dense_inputs
@@ -70,6 +71,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_activation,
     fuse_max_pool,
     absorb_input_transposes,
+    keep_planes,
     widen_constants,
     eliminate_dead,
 )

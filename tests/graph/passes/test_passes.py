@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -861,6 +862,57 @@ def test_absorb_no_input_transposes(run_pass: Run, case: str) -> None:
         wanted.append(g("c", "activation", "a", activation="relu"))
     left = run_pass(passes.absorb_input_transposes, g.wants(*wanted))
     assert left[:2] == ["transpose", "conv2d"]
+
+
+def _depthwise(g: Builder, **changes: Any) -> str:
+    settings: dict[str, Any] = {"groups": 4, "pads": [1, 1, 1, 1], "channels_first": 1} | changes
+    kernel = settings.pop("kernel", (3, 3, 1, 4))
+    return g("y", "conv2d", "x", kernel=g.array(*kernel), **settings)
+
+
+def _wants_planes(g: Builder, *others: str) -> Graph:
+    """Its output with the channels first, as `view_outputs` leaves it."""
+    graph = g.wants("y", *others)
+    graph.outputs[0] = replace(graph.outputs[0], permutation=(0, 3, 1, 2))
+    return graph
+
+
+def test_keep_planes(run_pass: Run) -> None:
+    g = Builder(x=(N, 4, 6, 5))
+    _depthwise(g, activation="relu", strides=[1, 1])
+    graph = _wants_planes(g)
+    assert run_pass(passes.keep_planes, graph) == ["conv2d"]
+    (output,) = graph.outputs
+    assert output.permutation is None
+    assert graph.nodes[0].attributes["output_channels_first"] == 1
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"channels_first": 0},
+        {"kernel": (5, 5, 1, 4), "pads": [2, 2, 2, 2]},
+        {"kernel": (3, 3, 2, 4), "groups": 2},
+        {"strides": [2, 2]},
+        {"dilations": [1, 2]},
+        {"pads": [1, 0, 1, 1]},
+        {"pool_size": [2, 2], "pool_strides": [2, 2]},
+        "read",
+        "asked for twice",
+        "channels last",
+    ],
+    ids=str,
+)
+def test_keep_no_planes(run_pass: Run, case: dict[str, Any] | str) -> None:
+    changes = case if isinstance(case, dict) else {}
+    g = Builder(x=(N, 4, 6, 5) if changes.get("channels_first", 1) else (N, 6, 5, 4))
+    _depthwise(g, **changes)
+    others = [g("z", "activation", "y", activation="relu")] if case == "read" else []
+    graph = g.wants("y") if case == "channels last" else _wants_planes(g, *others)
+    if case == "asked for twice":
+        graph.outputs.append(Output("again", "y"))
+    run_pass(passes.keep_planes, graph)
+    assert "output_channels_first" not in graph.nodes[0].attributes
 
 
 @pytest.mark.parametrize("op", ["add", "subtract", "multiply", "divide", "maximum", "minimum"])
