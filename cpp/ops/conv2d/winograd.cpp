@@ -31,17 +31,26 @@ std::int64_t tiles_along(std::int64_t size, std::int64_t tile) { return (size + 
 double winograd_cost(const kernels::WinogradKernels& winograd, std::int64_t map_height,
                      std::int64_t map_width, std::int64_t in, std::int64_t out) {
   constexpr double kTransform = 10;
+  const std::int64_t side = winograd.tile + 2;
+  const std::int64_t planes = side * side;
   const std::int64_t tiles = tiles_along(map_height, winograd.tile) * tiles_along(map_width, winograd.tile);
-  const std::int64_t planes = (winograd.tile + 2) * (winograd.tile + 2);
+  // A tile that the map cuts goes without its last point.
+  const auto points = [&](std::int64_t size) {
+    return tiles_along(size, winograd.tile) * side - (size % winograd.tile != 0 ? 1 : 0);
+  };
+  const std::int64_t products = points(map_height) * points(map_width);
   const std::int64_t bytes = planes * in * out * static_cast<std::int64_t>(sizeof(float));
   const double weight = bytes < (std::int64_t{1} << 20) ? 1 : bytes < (std::int64_t{12} << 20) ? 3 : 7;
   const auto count = [](std::int64_t n) { return static_cast<double>(n); };
-  return count(planes) *
-         (count(in * out) * (count(tiles) + weight) + kTransform * count(in + out) * count(tiles));
+  return count(in * out) * (count(products) + weight * count(planes)) +
+         kTransform * count(in + out) * count(planes * tiles);
 }
 
 // Winograd's F(m x m, 3x3): (m + 2)^2 matrix products of tiles by channels, each 1 / (m + 2)^2 of the work
 // that is left. Tiles of several images go through together, so that small maps fill the matrices too.
+//
+// Only the last output of m, along either axis, needs the product at the last point, the one at infinity.
+// Where the map cuts a tile short that product is left out.
 //
 // A two-by-two pool that follows is taken in registers by the output's transform where windows lie inside
 // tiles; for an odd m they do not, and then whole maps lie in scratch memory for a moment.
@@ -56,6 +65,8 @@ class WinogradConv2d final : public Conv2dAlgorithm {
         planes_(side_ * side_),
         tile_rows_(tiles_along(map_height_, tile_)),
         tile_columns_(tiles_along(map_width_, tile_)),
+        cut_row_(map_height_ % tile_ != 0 ? tile_rows_ - 1 : tile_rows_),
+        cut_column_(map_width_ % tile_ != 0 ? tile_columns_ - 1 : tile_columns_),
         whole_maps_(pool_ && winograd.output_pooled == nullptr),
         gatherer_(tile_window(window_, tile_), height_, width_, in_, side_),
         zeros_(static_cast<std::size_t>(in_), 0.0F) {
@@ -128,6 +139,49 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     return {row / tile_rows_, row % tile_rows_, index % tile_columns_};
   }
 
+  void advance(Tile& tile) const {
+    if (++tile.column < tile_columns_) return;
+    tile.column = 0;
+    if (++tile.row < tile_rows_) return;
+    tile.row = 0;
+    ++tile.image;
+  }
+
+  // The tiles [first, first + count) of one pass, in the order in which they lie in the planes: first those
+  // that the map cuts below alone, then whole ones, then those cut on the right alone, then those cut both
+  // ways. So those that need a plane, all of them or all that are whole along an axis or two, lie together.
+  class Block {
+   public:
+    Block(const WinogradConv2d& conv, std::int64_t first, std::int64_t count) : first_(first) {
+      std::array<std::int64_t, 4> sizes{};
+      std::array<std::size_t, kManyTiles> groups;
+      const auto tiles = static_cast<std::size_t>(count);
+      Tile tile = conv.tile_at(first);
+      for (std::size_t i = 0; i < tiles; ++i) {
+        const bool below = tile.row == conv.cut_row_;
+        groups[i] = tile.column == conv.cut_column_ ? (below ? 3 : 2) : (below ? 0 : 1);
+        ++sizes[groups[i]];
+        conv.advance(tile);
+      }
+      for (std::size_t g = 0; g < 4; ++g) ends_[g + 1] = ends_[g] + sizes[g];
+      std::array<std::int64_t, 4> next{ends_[0], ends_[1], ends_[2], ends_[3]};
+      for (std::size_t i = 0; i < tiles; ++i) places_[i] = next[groups[i]]++;
+    }
+
+    std::int64_t first() const { return first_; }
+    std::int64_t count() const { return ends_[4]; }
+    std::int64_t place(std::int64_t tile) const { return places_[static_cast<std::size_t>(tile - first_)]; }
+    // The places, [begin, end), of those that need a plane of the last row of planes, or the last column.
+    std::array<std::int64_t, 2> needing(bool last_row, bool last_column) const {
+      return {ends_[last_row ? 1 : 0], ends_[last_column ? 2 : last_row ? 3 : 4]};
+    }
+
+   private:
+    std::int64_t first_;
+    std::array<std::int64_t, 5> ends_{};
+    std::array<std::int64_t, kManyTiles> places_;
+  };
+
   // Workspace: pointers, then the transformed input [plane][tile][channel], then one panel of the products
   // [plane][tile][channel], then that panel of whole maps, then rows of x with their channels last.
   static const float** pointers(float* workspace) { return reinterpret_cast<const float**>(workspace); }
@@ -153,11 +207,12 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     const std::int64_t end = range.end * tile_columns_;
     for (std::int64_t first = range.begin * tile_columns_, tiles; first < end; first += tiles) {
       tiles = balanced_tile(first, end, block_tiles_);
-      transform_input(x, first, tiles, workspace);
+      const Block block(*this, first, tiles);
+      transform_input(x, block, workspace);
       for (std::int64_t panel = 0; panel < filters_->panels(); ++panel) {
-        multiply(tiles, panel, workspace);
+        multiply(block, panel, workspace);
         const std::int64_t channel = filters_->first_column(panel);
-        transform_output(first, tiles, panel, y + channel, out_, 0, workspace);
+        transform_output(block, panel, y + channel, out_, 0, workspace);
       }
     }
   }
@@ -171,12 +226,12 @@ class WinogradConv2d final : public Conv2dAlgorithm {
       const std::int64_t whole = begin == 0 ? (range.end - unit) / panels : 0;
       const std::int64_t images = std::clamp<std::int64_t>(whole, 1, block_tiles_ / map_tiles);
       const std::int64_t end = whole > 0 ? panels : std::min(panels, begin + range.end - unit);
-      const std::int64_t first = image * map_tiles;
-      transform_input(x, first, images * map_tiles, workspace);
+      const Block block(*this, image * map_tiles, images * map_tiles);
+      transform_input(x, block, workspace);
       for (std::int64_t panel = begin; panel < end; ++panel) {
-        multiply(images * map_tiles, panel, workspace);
+        multiply(block, panel, workspace);
         const std::int64_t channels = filters_->columns(panel);
-        transform_output(first, images * map_tiles, panel, map(workspace), channels, image, workspace);
+        transform_output(block, panel, map(workspace), channels, image, workspace);
         pool_maps(images, channels, map(workspace),
                   y + image * out_height_ * out_width_ * out_ + filters_->first_column(panel));
       }
@@ -186,40 +241,48 @@ class WinogradConv2d final : public Conv2dAlgorithm {
 
   // Image by image, since where x has its channels first only rows of one are brought to channels last at
   // once.
-  void transform_input(const float* x, std::int64_t first, std::int64_t tiles, float* workspace) const {
+  void transform_input(const float* x, const Block& block, float* workspace) const {
+    const std::int64_t end = block.first() + block.count();
     const std::int64_t map_tiles = tile_rows_ * tile_columns_;
     const float** pixels = pointers(workspace);
     kernels::WinogradInput input{pixels, in_, input_planes(workspace), input_pitch()};
-    for (std::int64_t t = first, next; t < first + tiles; t = next) {
+    for (std::int64_t t = block.first(), next; t < end; t = next) {
       const std::int64_t image = t / map_tiles;
-      next = std::min(first + tiles, (image + 1) * map_tiles);
+      next = std::min(end, (image + 1) * map_tiles);
       // Whole tiles, where the map is cut too: what is not wanted of them is computed from real pixels.
       const SourceRows rows = source_rows(tile_at(t).row * tile_, (tile_at(next - 1).row + 1) * tile_);
       const float* source = channels_last(x, image, rows, strip(workspace));
-      for (std::int64_t i = t; i < next; ++i, input.planes += padded_in()) {
+      for (std::int64_t i = t; i < next; ++i) {
         const Tile tile = tile_at(i);
+        input.planes = input_planes(workspace) + block.place(i) * padded_in();
         gatherer_.gather(source, tile.row, tile.column, 0, zeros_.data(), pixels, 1);
         winograd_.input(input);
       }
     }
   }
 
-  void multiply(std::int64_t tiles, std::int64_t panel, float* workspace) const {
+  void multiply(const Block& tiles, std::int64_t panel, float* workspace) const {
     kernels::MatrixBlock block{};
     block.x_pitch = padded_in();
-    block.rows = tiles;
     block.out_pitch = panel_floats_;
-    for (std::int64_t p = 0; p < planes_; ++p) {
-      block.x = input_planes(workspace) + p * input_pitch();
-      block.out = product_planes(workspace) + p * product_pitch();
+    for (std::int64_t p = 0, row = 0, column = 0; p < planes_; ++p) {
+      const auto [begin, end] = tiles.needing(row == side_ - 1, column == side_ - 1);
+      if (++column == side_) {
+        column = 0;
+        ++row;
+      }
+      block.rows = end - begin;
+      if (block.rows == 0) continue;
+      block.x = input_planes(workspace) + p * input_pitch() + begin * padded_in();
+      block.out = product_planes(workspace) + p * product_pitch() + begin * panel_floats_;
       filters_->multiply(block, panel, panel + 1, p);
     }
   }
 
   // Writes one panel's channels of the tiles to maps of `pitch` floats a pixel, which begin at `y` with the
   // image `image`; pooled unless whole maps are wanted.
-  void transform_output(std::int64_t first, std::int64_t tiles, std::int64_t panel, float* y,
-                        std::int64_t pitch, std::int64_t image, float* workspace) const {
+  void transform_output(const Block& block, std::int64_t panel, float* y, std::int64_t pitch,
+                        std::int64_t image, float* workspace) const {
     const bool pooled = pool_ && !whole_maps_;
     const std::int64_t height = pooled ? out_height_ : map_height_;
     const std::int64_t width = pooled ? out_width_ : map_width_;
@@ -233,10 +296,12 @@ class WinogradConv2d final : public Conv2dAlgorithm {
     row.column_pitch = pitch;
     row.lowest = activation_.lowest();
     row.highest = activation_.highest();
-    for (std::int64_t done = 0; done < tiles; done += row.tiles) {
-      const Tile tile = tile_at(first + done);
-      row.planes = product_planes(workspace) + done * panel_floats_;
-      row.tiles = std::min(tiles - done, tile_columns_ - tile.column);
+    for (std::int64_t done = 0; done < block.count(); done += row.tiles) {
+      const Tile tile = tile_at(block.first() + done);
+      row.planes = product_planes(workspace) + block.place(block.first() + done) * panel_floats_;
+      // Those that lie side by side on the map and in the planes: one that is cut lies apart.
+      const std::int64_t last = tile.column < cut_column_ ? cut_column_ : tile_columns_;
+      row.tiles = std::min(block.count() - done, last - tile.column);
       row.rows = std::min(side, height - side * tile.row);
       row.columns = std::min(side * row.tiles, width - side * tile.column);
       row.out = y + (((tile.image - image) * height + side * tile.row) * width + side * tile.column) * pitch;
@@ -277,6 +342,7 @@ class WinogradConv2d final : public Conv2dAlgorithm {
   const kernels::WinogradKernels& winograd_;
   std::int64_t tile_, side_, planes_;  // m, m + 2 and its square
   std::int64_t tile_rows_, tile_columns_;
+  std::int64_t cut_row_, cut_column_;  // of tiles that the map cuts short, or one behind the last
   bool whole_maps_;
   TapGatherer gatherer_;
   std::vector<float> zeros_;
