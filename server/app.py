@@ -75,9 +75,9 @@ class Server:
             refused=lambda code: inference.metrics.refused("", "", code.name),
         )
         classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), calls)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            OpenInference(inference, repository), calls
-        )
+        open_inference = OpenInference(inference, repository)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
+        calls.add_registered_method_handlers(OPEN_INFERENCE, open_inference.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)  # type: ignore[arg-type]
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             reflection.aio.ReflectionServicer(

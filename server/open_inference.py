@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import numpy as np
@@ -15,6 +15,7 @@ from pyconv.errors import InputError
 from pyconv.server import datatypes, parameters, status
 from pyconv.server.inference import Inference
 from pyconv.server.models import OutputChoice
+from pyconv.server.repeats import Reader, Repeated
 from pyconv.server.repository import Description, Repository
 from pyconv.server.requests import Inferred, Selection, TensorRequest
 from pyconv.server.statistics import Duration, Statistics
@@ -23,6 +24,8 @@ from pyconv.v2 import open_inference_pb2 as pb
 from pyconv.v2 import open_inference_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_Kind: TypeAlias = tuple[str, np.dtype[Any], tuple[int, ...]]
+"""An output's name, dtype and shape."""
 
 _STREAM_DEPTH = 64
 """How many requests of one stream are under way at the same time."""
@@ -108,6 +111,32 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         """See the protocol."""
         try:
             return await self._infer(request, status.deadline(context))
+        except Exception as error:
+            await status.abort(context, error)
+            raise  # never reached: abort raises
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """How a server of gRPC that hands on bytes answers some methods in less time."""
+        return {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(
+                self._infer_bytes, request_deserializer=Reader().read
+            )
+        }
+
+    async def _infer_bytes(
+        self, request: pb.ModelInferRequest | Repeated, context: _Context
+    ) -> bytes:
+        try:
+            deadline = status.deadline(context)
+            if not isinstance(request, Repeated):
+                response = await self._infer(request, deadline)
+                return response.SerializeToString()
+            selection, outputs = request.beginning.selection, request.beginning.outputs
+            return _reply(
+                await self._inference.infer(
+                    TensorRequest(selection, request.inputs, outputs), deadline=deadline
+                )
+            )
         except Exception as error:
             await status.abort(context, error)
             raise  # never reached: abort raises
@@ -290,10 +319,31 @@ def _response(request: pb.ModelInferRequest, inferred: Inferred) -> pb.ModelInfe
     return response
 
 
+def _reply(inferred: Inferred) -> bytes:
+    """The message of an answer with raw contents, and without an id."""
+    served, outputs, _ = inferred
+    kinds = tuple([(name, array.dtype, array.shape) for name, array in outputs])
+    parts = [_head_bytes(served.name, served.version, kinds)]
+    for _, array in outputs:
+        elements = datatypes.to_bytes(array)
+        parts += (_before_elements(len(elements)), elements)
+    return b"".join(parts)
+
+
 @lru_cache(maxsize=1024)
-def _head(
-    model: str, version: str, outputs: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
-) -> pb.ModelInferResponse:
+def _head_bytes(model: str, version: str, outputs: tuple[_Kind, ...]) -> bytes:
+    return _head(model, version, outputs).SerializeToString()
+
+
+@lru_cache(maxsize=1024)
+def _before_elements(size: int) -> bytes:
+    """What stands before so many bytes of raw contents in a message."""
+    message = pb.ModelInferResponse(raw_output_contents=[bytes(size)]).SerializeToString()
+    return message[: len(message) - size]
+
+
+@lru_cache(maxsize=1024)
+def _head(model: str, version: str, outputs: tuple[_Kind, ...]) -> pb.ModelInferResponse:
     """All of an answer but its contents, to be merged into one: what comes again and again.
 
     Args:

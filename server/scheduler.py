@@ -28,10 +28,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class _Job:
     images: int
     deadline: float | None
     future: asyncio.Future[Outcome]
-    since: float = field(default_factory=time.monotonic)
+    since: float
 
 
 @dataclass(slots=True, eq=False)
@@ -154,7 +154,8 @@ class Lane:
         Raises:
             BusyError: the queue is full.
         """
-        self._refuse_if_full()
+        if self.waiting >= self.max_queue:
+            self._refuse()
         self.waiting += 1
         try:
             yield
@@ -186,7 +187,8 @@ class Lane:
             DeadlineError: the deadline passed before the run began.
             Exception: whatever the run raised.
         """
-        self._refuse_if_full()
+        if self.waiting >= self.max_queue:
+            self._refuse()
         quick = images * self.runner.image_s <= QUICK_S and not self.max_wait_s
         if quick and not self._jobs and (key is None or not self._gathers()):
             return self._run_here(inputs, outputs, images, deadline)
@@ -216,7 +218,7 @@ class Lane:
             images,
         )
 
-    async def _enqueue(
+    def _enqueue(
         self,
         inputs: Tensors,
         outputs: Sequence[str],
@@ -225,16 +227,17 @@ class Lane:
         deadline: float | None,
         *,
         gather: bool = False,
-    ) -> Outcome:
+    ) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
-        job = _Job(key, inputs, outputs, images, deadline, loop.create_future())
+        future = loop.create_future()
+        job = _Job(key, inputs, outputs, images, deadline, future, time.monotonic())
         self._jobs.append(job)
         self.waiting += 1
         if not gather or len(self._jobs) >= GATHERED:
             self._scheduler.wake(loop)
         elif self._timer is None:
             self._timer = loop.call_later(GATHER_S, self._give_up_gathering, loop)
-        return await job.future
+        return future
 
     def _run_here(
         self, inputs: Tensors, outputs: Sequence[str], images: int, deadline: float | None
@@ -326,9 +329,7 @@ class Lane:
             self._timer.cancel()
         self._timer = loop.call_later(seconds, self._scheduler.wake, loop)
 
-    def _refuse_if_full(self) -> None:
-        if self.waiting < self.max_queue:
-            return
+    def _refuse(self) -> NoReturn:
         wait_ms = max(1, round(self._job_s * self.waiting / self._scheduler.threads * 1000))
         raise BusyError(
             f"{self.waiting} requests wait for this model already, the most that this server "
