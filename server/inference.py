@@ -302,10 +302,12 @@ class Inference:
             LimitError: too many are open.
         """
         if self._streams >= self._settings.max_streams:
-            raise LimitError(
+            error = LimitError(
                 f"{self._streams} streams are open, the most that this server keeps; close some, "
                 "or send single requests"
             )
+            self.metrics.refused("", "", code_name(error))
+            raise error
         self._streams += 1
         self.metrics.stream(1)
         try:

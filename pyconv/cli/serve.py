@@ -385,4 +385,4 @@ def _mebibytes(text: str) -> int:
         value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected more than 0 MiB, got {text}")
-    return int(value * (1 << 20))
+    return round(value * (1 << 20))

@@ -480,6 +480,8 @@ def test_open_streams_are_limited(settings: Settings) -> None:
         refused = pytest.raises(LimitError, match="1 streams are open")
         with inference.stream(), refused, inference.stream():
             pass
+        counted = b'pyconv_requests_total{code="RESOURCE_EXHAUSTED",model="",version=""} 1.0'
+        assert counted in inference.metrics.page()
         with inference.stream():
             pass
 
