@@ -15,7 +15,7 @@ import math
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -181,11 +181,19 @@ def _open(path: str) -> tuple[fs.FileSystem, str]:
     """A path's file system, and the path there."""
     if "://" not in path:
         path = str(Path(path).absolute())
-    try:
+    with _naming(path):
         found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be opened: {error}") from error
     return found
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Say which file or folder it was that could not be used."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be used: {why}") from error
 
 
 def _folder_of(source: str) -> tuple[fs.FileSystem, str]:
@@ -206,7 +214,7 @@ def _missing(job: Job, facts: str, tally: Tally) -> Iterator[_Part]:
         names = sorted(info.path[len(root) :].lstrip("/") for info in found if info.is_file)
     else:
         names = [path[len(root) :].lstrip("/")]
-    tables = [name for name in names if name.lower().endswith(".parquet")]
+    tables = [name for name in names if _is_table(name)]
     files = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
     if not tables and (not files or path != root):
         raise InputError(
@@ -214,15 +222,16 @@ def _missing(job: Job, facts: str, tally: Tally) -> Iterator[_Part]:
             "Parquet file, or a folder with some"
         )
     results, folder = _open(job.out)
-    results.create_dir(folder, recursive=True)
-    present = {
-        Path(info.path).name: info.path
-        for info in results.get_file_info(fs.FileSelector(folder))
-        if info.path.endswith(".parquet")
-    }
-    for path in list(present.values())[:1]:
-        told = (parquet.read_schema(path, filesystem=results).metadata or {}).get(_FACTS, b"")
-        if told.decode() != facts:
+    with _naming(job.out):
+        results.create_dir(folder, recursive=True)
+        listed = results.get_file_info(fs.FileSelector(folder))
+    present = {Path(info.path).name: info.path for info in listed if _is_table(info.path)}
+    if present:
+        any_of_them = next(iter(present.values()))
+        with _naming(any_of_them):
+            schema = parquet.read_schema(any_of_them, filesystem=results)
+        told = (schema.metadata or {}).get(_FACTS)
+        if told != facts.encode():
             raise InputError(
                 f"{job.out}: holds results of another model, engine, --top or --layer; choose "
                 "another folder"
@@ -230,16 +239,20 @@ def _missing(job: Job, facts: str, tally: Tally) -> Iterator[_Part]:
     if not tables:
         seen: set[str] = set()
         if present:
-            known = dataset.dataset(list(present.values()), filesystem=results, format="parquet")
-            for each in known.to_batches(columns=["file"]):
-                seen.update(each.column("file").to_pylist())
+            with _naming(job.out):
+                known = dataset.dataset(
+                    list(present.values()), filesystem=results, format="parquet"
+                )
+                for each in known.to_batches(columns=["file"]):
+                    seen.update(each.column("file").to_pylist())
         tally.before = sum(name in seen for name in files)
         new = [name for name in files if name not in seen]
         for start in range(0, len(new), job.part):
             yield _Part(new[start : start + job.part])
         return
     for name in tables:
-        opened = parquet.ParquetFile(f"{root}/{name}", filesystem=where)
+        with _naming(name):
+            opened = parquet.ParquetFile(f"{root}/{name}", filesystem=where)
         if job.column not in opened.schema_arrow.names:
             raise InputError(
                 f"{name}: {unknown_name('column', job.column, opened.schema_arrow.names)}; see "
@@ -251,6 +264,10 @@ def _missing(job: Job, facts: str, tally: Tally) -> Iterator[_Part]:
                 tally.before += opened.metadata.row_group(group).num_rows
             else:
                 yield part
+
+
+def _is_table(name: str) -> bool:
+    return name.lower().endswith(".parquet")
 
 
 # -- What a worker does ----------------------------------------------------------------------------

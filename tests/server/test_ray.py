@@ -418,6 +418,10 @@ def test_parquet_with_activations(
         (["{tmp}", "--out", "{tmp}/out", "--server", "x:1"], "--server does not go with --ray"),
         (["{tmp}", "--out", "{tmp}/out", "--profile"], "--profile does not go with --ray"),
         (["{tmp}/t.parquet", "--out", "{tmp}/out"], "there is no column 'image'"),
+        (["{tmp}/bad.parquet", "--out", "{tmp}/out"], "bad.parquet: cannot be used: Parquet magic"),
+        (["{tmp}/p", "--out", "{tmp}/bad.parquet"], "bad.parquet: cannot be used: Cannot create"),
+        (["{tmp}/p", "--out", "{tmp}/bad"], "bad/bad.parquet: cannot be used: Parquet magic"),
+        (["{tmp}/p", "--out", "s4://x/y"], "s4://x/y: cannot be used: Unrecognized filesystem"),
         (["{tmp}", "--out", "{tmp}/out", "--part", "0"], "--part: expected at least 1, got 0"),
     ],
 )
@@ -428,6 +432,13 @@ def test_classify_on_ray_that_makes_no_sense(
 
     if "t.parquet" in arguments[0]:
         parquet.write_table(pa.table({"x": [1]}), tmp_path / "t.parquet")
+    if "bad" in str(arguments):
+        (tmp_path / "bad").mkdir()
+        for path in ("bad.parquet", "bad/bad.parquet"):
+            (tmp_path / path).write_bytes(b"no table")
+    if arguments[0] == "{tmp}/p":
+        (tmp_path / "p").mkdir()
+        (tmp_path / "p" / "a.png").write_bytes(b"no picture")
     told = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     assert main(["classify", "--ray", *told]) == 1
     assert message in capsys.readouterr().err
