@@ -175,10 +175,9 @@ def _only_model(stub: Any, timeout: float) -> str:
 
     try:
         index = stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=timeout)
-    except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-            raise
-        # An extension of the protocol, which KServe's own servers do without.
+    except grpc.RpcError:
+        stub.ServerLive(pb.ServerLiveRequest(), timeout=timeout)  # or the fault is another
+        # An extension of the protocol, which KServe's own servers do without and others refuse.
         raise InputError("model: say which one; this server does not list its models") from None
     names = sorted({entry.name for entry in index.models})
     if len(names) != 1:

@@ -279,10 +279,19 @@ def _serving_models(
         server.stop(None)
 
 
-def test_server_that_does_not_list_its_models() -> None:
-    """As KServe's own: the list is an extension of the protocol."""
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE])
+def test_server_that_does_not_list_its_models(code: grpc.StatusCode) -> None:
+    """As KServe's own, and Triton's where it keeps the list to itself: it is an extension."""
+
+    class Servicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+        def ServerLive(self, request: object, context: object) -> pb.ServerLiveResponse:  # noqa: N802
+            return pb.ServerLiveResponse(live=True)
+
+        def RepositoryIndex(self, request: object, context: grpc.ServicerContext) -> None:  # noqa: N802
+            context.abort(code, "not here")
+
     with (
-        _serving_models(open_inference_pb2_grpc.GRPCInferenceServiceServicer()) as address,
+        _serving_models(Servicer()) as address,
         pytest.raises(InputError, match="say which one; this server does not list its models"),
     ):
         open_inference(address, Credentials())
