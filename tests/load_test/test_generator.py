@@ -101,7 +101,9 @@ def test_open_loop_charges_a_stall_to_all_that_was_due() -> None:
         return request
 
     with _serving(answer) as address:
-        load = Load(rate=100, concurrency=2, connections=1, seconds=2, warmup_seconds=0.1)
+        load = Load(
+            rate=100, concurrency=2, connections=1, seconds=2, warmup_seconds=0.1, timeout=120
+        )
         measured = _generate(address, load)
     assert time.monotonic() - started < 120
     assert len(measured.latencies) == 200
