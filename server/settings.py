@@ -148,9 +148,11 @@ class ModelSpec:
     @property
     def text(self) -> str:
         """What `parse` reads as this."""
-        named = f"{self.name}={self.source}"
-        plain = ModelSpec(self.name, self.source)
-        return (self.source if ModelSpec.parse(self.source) == plain else named) + self.own.text
+        try:
+            short = ModelSpec.parse(self.source) == ModelSpec(self.name, self.source)
+        except InputError:  # such as "/", which has no stem
+            short = False
+        return (self.source if short else f"{self.name}={self.source}") + self.own.text
 
 
 def named_settings(text: str) -> tuple[str, ModelSettings]:

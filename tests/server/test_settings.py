@@ -37,6 +37,7 @@ def test_spec_with_settings_of_its_own() -> None:
     assert spec.text == text
     assert ModelSpec.parse("fashion;engine=onnxruntime").text == "fashion;engine=onnxruntime"
     assert ModelSpec.parse("runs/shoes.onnx").text == "runs/shoes.onnx"
+    assert ModelSpec.parse("root=/").text == "root=/"
 
 
 @pytest.mark.parametrize("setting", ["engine=fast", "max_batch=0", "max_batch=x", "max_wait_ms=-1"])
