@@ -103,12 +103,12 @@ class Repository:
         if self.is_ready(name):
             return True
         known = name in self._models.names or name in self._given or name in self._failures
-        return False if known or name in self._on_disk() else None
+        return False if known or name in self._names_on_disk() else None
 
     def index(self) -> Sequence[Entry]:
         """Every version of every model, loaded or not."""
         entries = []
-        known = {*self._given, *self._on_disk()}
+        known = {*self._given, *self._names_on_disk()}
         for name in dict.fromkeys([*self._models.names, *sorted(known)]):
             reason = self._failures.get(name, "")
             if name in self._models.names:
@@ -225,8 +225,8 @@ class Repository:
         """Load what the settings name and what the folder holds, and watch that from now on.
 
         Raises:
-            ModelError: a model that the settings name cannot be loaded. One of the folder that
-                cannot is logged and told by `index`.
+            ModelError: a model that the settings name cannot be loaded, or the folder not be read.
+                A model of the folder that cannot be loaded is logged and told by `index`.
         """
         for name in self._given:
             await self._take_in(name)
@@ -238,7 +238,11 @@ class Repository:
 
     async def reload(self) -> None:
         """Take in whatever has changed on disk; failures are logged and told by `index`."""
-        on_disk = await asyncio.to_thread(self._on_disk)
+        try:
+            on_disk = await asyncio.to_thread(self._on_disk)
+        except ModelError as error:  # what serves serves on
+            _log.error("%s", error)
+            return
         for name, specs in {**on_disk, **self._sources(self._given)}.items():
             if _stamps(specs) != self._stamps.get(name):
                 await self._try_to_load(name)
@@ -257,6 +261,7 @@ class Repository:
     async def _watch(self, seconds: float) -> None:
         """Reload what has changed, once it has stayed the same from one look to the next."""
         seen: Mapping[str, Mapping[Path, _Stamp]] = {}
+        failure = ""
         while True:
             await asyncio.sleep(seconds)
             try:
@@ -264,7 +269,11 @@ class Repository:
                 now = {name: _stamps(specs) for name, specs in on_disk.items()}
                 if now == seen:
                     await self.reload()
-                seen = now
+                seen, failure = now, ""
+            except ModelError as error:  # what serves serves on
+                if str(error) != failure:
+                    _log.error("%s; looking again every %g s", error, seconds)
+                failure = str(error)
             except Exception:
                 _log.exception("looking at the folder of models failed; trying again")
 
@@ -301,11 +310,29 @@ class Repository:
     def _sources(self, given: Mapping[str, ModelSpec]) -> dict[str, Sequence[ModelSpec]]:
         return {name: [spec] for name, spec in given.items()}
 
+    def _names_on_disk(self) -> Sequence[str]:
+        """The models that the folder holds; none where it cannot be read."""
+        try:
+            return list(self._on_disk())
+        except ModelError:
+            return []
+
     def _on_disk(self) -> dict[str, Sequence[ModelSpec]]:
-        """By name, what the folder holds, versions from the oldest to the newest."""
+        """By name, what the folder holds, versions from the oldest to the newest.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
         folder = self._settings.model_dir
         if folder is None:
             return {}
+        try:
+            return self._found_in(folder)
+        except OSError as error:
+            why = error.strerror or error
+            raise ModelError(f"model_dir: the folder of models cannot be read: {why}") from error
+
+    def _found_in(self, folder: Path) -> dict[str, Sequence[ModelSpec]]:
         found: dict[str, Sequence[ModelSpec]] = {}
         for path in sorted(folder.iterdir()):
             if path.is_dir():

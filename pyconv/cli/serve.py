@@ -352,7 +352,7 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(facts), flush=True)
         else:
             print(
-                f"serving {', '.join(names)} ({' and '.join(settings.engines)}) "
+                f"serving {', '.join(names) or 'no model yet'} ({' and '.join(settings.engines)}) "
                 f"on {server.address}"
                 + (f" and http://{server.http_address}" if server.http_address else ""),
                 flush=True,

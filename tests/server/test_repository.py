@@ -233,6 +233,35 @@ async def test_the_folder_is_watched(
         await until([])
 
 
+async def test_a_folder_that_goes_away_leaves_its_models_serving(
+    settings: Settings, tmp_path: Path, write_scaled: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, away = tmp_path / "models", tmp_path / "away"
+    gone = "model_dir: the folder of models cannot be read: No such file"
+    with pytest.raises(ModelError, match=gone):
+        async with _repository(settings, folder):
+            pass
+    write_scaled(folder / "net.onnx", 1)
+    async with _repository(settings, folder, watch_seconds=0.02) as repository:
+        folder.rename(away)
+        async with asyncio.timeout(180):
+            while gone not in caplog.text:
+                await asyncio.sleep(0.01)
+        await repository.reload()
+        await _bias(repository)
+        assert _index(repository) == [("net", "1", "READY")]
+        assert repository.state("net")
+        assert repository.state("nothing") is None
+        with pytest.raises(ModelError, match=gone):
+            await repository.load("net")
+        write_scaled(away / "other.onnx", 1)
+        away.rename(folder)
+        async with asyncio.timeout(180):
+            while len(_index(repository)) < 2:
+                await asyncio.sleep(0.01)
+    assert "Traceback" not in caplog.text
+
+
 async def test_nothing_is_lost_while_a_model_is_reloaded_100_times(
     settings: Settings, tmp_path: Path, write_scaled: Write
 ) -> None:
