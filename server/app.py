@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -202,6 +203,8 @@ async def serve(
         ModelError: a model cannot be loaded.
         ServerError: the address cannot be listened on.
     """
+    # What the modules hold stays until the end: the collector need not go through it again and again.
+    gc.freeze()
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     server = await Server.start(settings)

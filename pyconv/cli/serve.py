@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from pathlib import Path
 
 HELP = "serve models over gRPC and HTTP"
@@ -325,11 +326,8 @@ exit status: 0 after SIGTERM or Ctrl-C, 1 if the server cannot start"""
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
-
     from pyconv.server import event_loop, logs
-    from pyconv.server.app import Server, serve
     from pyconv.server.configuration import gather, setting_names
-    from pyconv.server.supervisor import Serving, supervise
 
     given = vars(args)
     flags = {name: given[name] for name in setting_names() if name in given}
@@ -339,6 +337,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     settings = configuration.settings
     logs.configure(settings.log_format, settings.log_level, requests=settings.log_requests)
+    if not settings.ray:  # whose own gRPC is left as it is
+        # Read when gRPC is imported, which nothing above does; docs/decisions/0019-grpc-listener.md.
+        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+
+    from pyconv.server.app import Server, serve
+    from pyconv.server.supervisor import Serving, supervise
 
     def tell(server: Server | Serving) -> None:
         names = list(server.models)

@@ -205,6 +205,21 @@ def _serving(
             process.kill()
 
 
+def test_a_server_that_is_well_says_nothing_on_standard_error(small_classifier: Path) -> None:
+    """gRPC neither, which would tell of settings that it does not know."""
+    command = [sys.executable, "-m", "pyconv", "serve", "--model", str(small_classifier)]
+    command += ["--port", "0", "--http-port", "-1"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        with Client(process.stdout.readline().split()[-1]) as client:
+            assert client.models()
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_finishes_what_is_in_flight_and_exits_with_0(
     small_classifier: Path, number: signal.Signals
