@@ -76,6 +76,7 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
             _constant_statistics(model),
             _one_walk_for_all_outputs(),
             _copies_before_optimizers(copying),
+            _large_weights_kept_from_grappler(),
             _little_memory(),
             _quiet(),
         ):
@@ -204,16 +205,61 @@ def _copies_before_optimizers(wanted: bool) -> Iterator[None]:
     """Let tf2onnx copy the graph before each of its optimizers, or not.
 
     With a copy it goes on where an optimizer fails. But the copies, some 36 with all weights, take
-    a third of the time and, for VGG16, more than 12 GB.
+    a third of the time and, for VGG16, gigabytes.
     """
-    from tf2onnx import constants
+    from tf2onnx import optimizer
 
-    original = constants.ENV_TF2ONNX_CATCH_ERRORS
-    constants.ENV_TF2ONNX_CATCH_ERRORS = "TRUE" if wanted else "FALSE"
+    original = optimizer.optimize_graph
+
+    def optimize_graph(graph: Any, catch_errors: bool = True, optimizers: Any = None) -> Any:
+        return original(graph, catch_errors and wanted, optimizers)
+
+    optimizer.optimize_graph = optimize_graph
     try:
         yield
     finally:
-        constants.ENV_TF2ONNX_CATCH_ERRORS = original
+        optimizer.optimize_graph = original
+
+
+_LARGE_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def _large_weights_kept_from_grappler() -> Iterator[None]:
+    """Let TensorFlow optimize the graph without its large weights, which come back afterwards.
+
+    It copies all that there is ten times: 13 GB for VGG16. Nothing is folded into weights of that
+    size here; batch normalisations go into the compiler as they are.
+    """
+    from tf2onnx import tf_loader
+
+    original = tf_loader.tf_optimize
+
+    def tf_optimize(inputs: list[str], outputs: list[str], graph: Any) -> Any:
+        weights = {}
+        for node in graph.node:
+            tensor = node.attr["value"].tensor if node.op == "Const" else None
+            if tensor is not None and len(tensor.tensor_content) >= _LARGE_BYTES:
+                weights[node.name] = tensor.tensor_content
+                node.op = "Placeholder"
+                node.attr["shape"].shape.CopyFrom(tensor.tensor_shape)
+                del node.attr["value"]
+        graph = original(inputs, outputs, graph)
+        for node in graph.node:
+            if node.name in weights:
+                node.op = "Const"
+                tensor = node.attr["value"].tensor
+                tensor.dtype = node.attr["dtype"].type
+                tensor.tensor_shape.CopyFrom(node.attr["shape"].shape)
+                tensor.tensor_content = weights.pop(node.name)
+                del node.attr["shape"]
+        return graph
+
+    tf_loader.tf_optimize = tf_optimize
+    try:
+        yield
+    finally:
+        tf_loader.tf_optimize = original
 
 
 @contextlib.contextmanager

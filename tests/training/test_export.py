@@ -510,18 +510,54 @@ def test_export_that_is_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_optimizer_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tf2onnx
     from tf2onnx.optimizer import TransposeOptimizer
 
-    tries = []
+    tries, conversions = [], []
+    convert = tf2onnx.convert.from_function
+
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        conversions.append(len(tries))
+        return convert(*arguments, **settings)
 
     def fail(*_: Any) -> None:
         tries.append("failed")
         raise ValueError("this optimizer is broken")
 
+    monkeypatch.setattr(tf2onnx.convert, "from_function", counted)
     monkeypatch.setattr(TransposeOptimizer, "optimize", fail)
     exported = export(residual(), tmp_path / "model.onnx", images={})
     assert exported.verification.engines == ENGINES
-    assert len(tries) > 1  # once without a copy, then with one
+    assert conversions == [0, 1]  # without copies it gave up at the first failure, then with them
+    assert len(tries) > 1
+
+
+def test_tensorflow_optimizes_without_large_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tf2onnx import tf_loader
+
+    seen = []
+    optimize = tf_loader.tf_optimize
+
+    def measured(inputs: list[str], outputs: list[str], graph: Any) -> Any:
+        seen.append(graph.ByteSize())
+        return optimize(inputs, outputs, graph)
+
+    monkeypatch.setattr(tf_loader, "tf_optimize", measured)
+    layers = _keras().layers
+    flat = [_keras().Input((14, 14, 1)), layers.Flatten(), layers.Dense(256), layers.Dense(3)]
+    model = _keras().Sequential(flat)
+    whole = export(model, tmp_path / "whole.onnx", images={})
+    monkeypatch.setattr("pyconv.training.conversion._LARGE_BYTES", 100_000)
+    lean = export(model, tmp_path / "lean.onnx", images={})
+    assert seen[1] < seen[0] - 14 * 14 * 256 * 4 + 1000
+    assert lean.operators == whole.operators
+    weights, same = (
+        {item.name: item.raw_data for item in onnx.load(tmp_path / name).graph.initializer}
+        for name in ("whole.onnx", "lean.onnx")
+    )
+    assert weights == same
 
 
 def test_nodes_that_outputs_need_are_found_in_one_walk() -> None:
