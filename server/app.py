@@ -203,7 +203,7 @@ async def serve(
         ModelError: a model cannot be loaded.
         ServerError: the address cannot be listened on.
     """
-    # What the modules hold stays until the end: the collector need not go through it again and again.
+    # What the modules hold stays to the end; the collector need not look through it all the time.
     gc.freeze()
     loop = asyncio.get_running_loop()
     told = asyncio.Event()

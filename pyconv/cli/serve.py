@@ -338,7 +338,7 @@ def run(args: argparse.Namespace) -> int:
     settings = configuration.settings
     logs.configure(settings.log_format, settings.log_level, requests=settings.log_requests)
     if not settings.ray:  # whose own gRPC is left as it is
-        # Read when gRPC is imported, which nothing above does; docs/decisions/0019-grpc-listener.md.
+        # Read when gRPC is imported, as nothing above does; docs/decisions/0019-grpc-listener.md.
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
     from pyconv.server.app import Server, serve
