@@ -950,11 +950,21 @@ void average_pool_row(const PoolRow& row) {
 
 // -- Functions of one number -------------------------------------------------------------------
 
+// p * 2^n for whole n beyond all exponents, which overflows to infinity and underflows to zero by itself.
+#if defined(__AVX512F__)
+inline Vector scaled(Vector p, Vector n) { return _mm512_maskz_scalef_ps(0xFFFF, p, n); }
+#else
 inline Vector power_of_two(IntVector n) { return reinterpret_cast<Vector>((n + 127) << 23); }
+inline Vector scaled(Vector p, Vector n) {
+  // NaN has no integer; any will do where p is NaN and stays so.
+  const IntVector whole = __builtin_convertvector(n == n ? n : Vector{}, IntVector);
+  const IntVector half = whole >> 1;
+  return p * power_of_two(half) * power_of_two(whole - half);
+}
+#endif
 
 // e^x to about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by the polynomial of Cephes' expf
-// (S. L. Moshier). 2^n is multiplied in two halves, so that results near the ends of the range
-// overflow to infinity and underflow to zero by themselves.
+// (S. L. Moshier).
 inline Vector exponential(Vector x) {
   x = at_most(at_least(x, splat(-104.0F)), splat(89.0F));
   const Vector magic = splat(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer
@@ -966,11 +976,7 @@ inline Vector exponential(Vector x) {
   p = p * r + 4.1665795894e-2F;
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
-  p = p * r * r + r + 1.0F;
-  // NaN has no integer; any will do, since p is NaN and stays so.
-  const IntVector whole = __builtin_convertvector(n == n ? n : Vector{}, IntVector);
-  const IntVector half = whole >> 1;
-  return p * power_of_two(half) * power_of_two(whole - half);
+  return scaled(p * r * r + r + 1.0F, n);
 }
 
 inline Vector absolute(Vector x) { return x < 0.0F ? -x : x; }
@@ -1059,7 +1065,7 @@ void activate(Activation function, float alpha, float beta, const float* x, floa
     case Activation::kSoftsign:
       return map(x, y, count, [](Vector v) { return v / (1.0F + absolute(v)); });
     case Activation::kSwish:
-      return map(x, y, count, [=](Vector v) { return v * sigmoid(a * v); });
+      return map(x, y, count, [=](Vector v) { return v / (1.0F + exponential(-a * v)); });
     case Activation::kHardSigmoid:
       return map(x, y, count, [=](Vector v) { return at_most(at_least(a * v + b, Vector{}), splat(1.0F)); });
     case Activation::kHardSwish:
