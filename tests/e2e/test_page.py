@@ -33,6 +33,7 @@ _FLAGS = [
     "--disable-sync",
 ]
 _PATIENCE_MS = 60_000  # for a machine that is busy with other things
+playwright.expect.set_options(timeout=_PATIENCE_MS)
 
 Page = Any
 
@@ -98,15 +99,11 @@ def _draw(page: Page, *points: tuple[float, float]) -> None:
 
 
 def _wait_for_answer(page: Page, label: str) -> None:
-    playwright.expect(page.locator("#answer li.best span").first).to_have_text(
-        label, timeout=_PATIENCE_MS
-    )
+    playwright.expect(page.locator("#answer li.best span").first).to_have_text(label)
 
 
 def _wait_until_settled(page: Page) -> None:
-    playwright.expect(page.locator("main")).to_have_attribute(
-        "aria-busy", "false", timeout=_PATIENCE_MS
-    )
+    playwright.expect(page.locator("main")).to_have_attribute("aria-busy", "false")
 
 
 def _pixels(page: Page, selector: str) -> np.ndarray:
@@ -201,7 +198,7 @@ def test_page_opens_a_map(visit: Callable[..., Page]) -> None:
     page.click(".tile[aria-label='conv2d, channel 5']")
     playwright.expect(page.locator("#inspector-title")).to_have_text("conv2d, channel 5")
     page.locator("#filter canvas").first.wait_for()
-    playwright.expect(page.locator("#exciting canvas")).not_to_have_count(0, timeout=_PATIENCE_MS)
+    playwright.expect(page.locator("#exciting canvas")).not_to_have_count(0)
     large = page.locator("#large canvas")
     box = large.bounding_box()
     cell = box["width"] / 26
@@ -236,7 +233,7 @@ def test_page_lays_explanations_over_and_compares(visit: Callable[..., Page]) ->
     _wait_for_answer(page, "0")
     for kind, note in (("Grad-CAM", "what speaks for “0” in conv2d"), ("occlusion", "“0”")):
         page.click(f"#overlays label:has-text('{kind}')")
-        playwright.expect(page.locator("#overlay-note")).to_contain_text(note, timeout=_PATIENCE_MS)
+        playwright.expect(page.locator("#overlay-note")).to_contain_text(note)
         assert _pixels(page, "#overlay").shape == (28, 28, 4)
     page.click("#compare")
     shown = [_pixels(page, "#shown")[..., 0]]
@@ -250,9 +247,7 @@ def test_page_lays_explanations_over_and_compares(visit: Callable[..., Page]) ->
         light = _reduced(drawn, 26, 26)
         assert np.corrcoef(light.ravel(), expected[..., 5].ravel())[0, 1] > 0.95
     page.click("#engines label:has-text('onnxruntime')")
-    playwright.expect(page.locator("#times tr.current td").first).to_have_text(
-        "onnxruntime", timeout=_PATIENCE_MS
-    )
+    playwright.expect(page.locator("#times tr.current td").first).to_have_text("onnxruntime")
 
 
 def test_page_works_by_keyboard(visit: Callable[..., Page]) -> None:
@@ -287,7 +282,7 @@ def test_page_shows_models_of_ones_own(visit: Callable[..., Page]) -> None:
     page = visit()
     _wait_for_answer(page, "0")
     page.select_option("#model", "my-own")
-    playwright.expect(page.locator("#answer li")).to_have_count(3, timeout=_PATIENCE_MS)
+    playwright.expect(page.locator("#answer li")).to_have_count(3)
     playwright.expect(page.locator(".strip h3").first).to_contain_text("4 maps of 4×6")
     assert _pixels(page, "#shown").shape == (6, 8, 4)
     for selector in ("#shown", ".tile"):  # neither is drawn out into a square
@@ -315,7 +310,7 @@ def test_page_asks_for_the_token_that_the_server_wants(
         page.goto(f"http://{guarded.http_address}")
         page.fill("#token", "wrong", timeout=_PATIENCE_MS)
         page.click("#entry button")
-        playwright.expect(page.locator("#alert")).to_contain_text("token", timeout=_PATIENCE_MS)
+        playwright.expect(page.locator("#alert")).to_contain_text("token")
         page.fill("#token", token)
         page.keyboard.press("Enter")
         page.locator(".tile").first.wait_for(timeout=_PATIENCE_MS)
