@@ -421,6 +421,7 @@ def test_parquet_with_activations(
         (["{tmp}/bad.parquet", "--out", "{tmp}/out"], "bad.parquet: cannot be used: Parquet magic"),
         (["{tmp}/p", "--out", "{tmp}/bad.parquet"], "bad.parquet: cannot be used: Cannot create"),
         (["{tmp}/p", "--out", "{tmp}/bad"], "bad/bad.parquet: cannot be used: Parquet magic"),
+        (["{tmp}/p", "--out", "{tmp}/out", "--ray-address", "127.0.0.1:1"], "no Ray cluster"),
         (["{tmp}/p", "--out", "s4://x/y"], "s4://x/y: cannot be used: Unrecognized filesystem"),
         (["{tmp}", "--out", "{tmp}/out", "--part", "0"], "--part: expected at least 1, got 0"),
     ],
@@ -440,6 +441,7 @@ def test_classify_on_ray_that_makes_no_sense(
         (tmp_path / "p").mkdir()
         (tmp_path / "p" / "a.png").write_bytes(b"no picture")
     told = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    ray.shutdown()  # of the cluster that other tests are on
     assert main(["classify", "--ray", *told]) == 1
     assert message in capsys.readouterr().err
 
