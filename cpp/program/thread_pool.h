@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -34,9 +35,16 @@ class ThreadPool {
  private:
   using Call = void (*)(const void* data, int index);
 
+  struct Worker {
+    std::atomic<bool> asleep{false};
+    std::atomic<pid_t> id{0};        // of the thread, as the system counts them
+    std::atomic<int> forbidden{-1};  // a CPU on which it was kept from waking up
+    std::thread thread;
+  };
+
   explicit ThreadPool(int threads);
   void call(Call function, const void* data);
-  void work();
+  void work(Worker& worker);
 
   // Takes indices of the current task, and does them, until none is left.
   void take_part();
@@ -50,7 +58,7 @@ class ThreadPool {
   std::atomic<std::uint32_t> round_{0};  // the task's number again, small enough to sleep on
   std::atomic<std::uint32_t> done_{0};   // indices
   pid_t process_;
-  std::vector<std::thread> workers_;
+  std::vector<std::unique_ptr<Worker>> workers_;
 };
 
 }  // namespace pyconv
