@@ -23,14 +23,14 @@ from pyconv.server import datatypes, open_inference, page, parameters
 from pyconv.server.authentication import REFUSAL
 from pyconv.server.inference import Inference
 from pyconv.server.metrics import CONTENT_TYPE, Metrics
-from pyconv.server.models import Models, OutputChoice
+from pyconv.server.models import OutputChoice
 from pyconv.server.openapi import description
 from pyconv.server.repository import Repository
 from pyconv.server.requests import Inferred, Selection, TensorRequest
 from pyconv.server.rest_messages import IndexRequest, InferRequest, InputTensor
 from pyconv.server.security import Tokens
 from pyconv.server.settings import Settings
-from pyconv.server.status import status_of
+from pyconv.server.status import code_name, status_of
 
 _log = logging.getLogger("pyconv.server")
 
@@ -58,7 +58,7 @@ def make_app(
         tokens: those that are let in; None: everybody is. Health and the page need none.
     """
     rest = _Rest(inference, repository)
-    middlewares = [_refusing(inference.models)]
+    middlewares = [_refusing(inference)]
     if tokens is not None:
         middlewares.append(_authenticating(tokens, inference.metrics))
     app = web.Application(client_max_size=settings.max_message_bytes, middlewares=middlewares)
@@ -103,7 +103,7 @@ def _authenticating(tokens: Tokens, metrics: Metrics) -> Any:
     return authenticate
 
 
-def _refusing(models: Models) -> Any:
+def _refusing(inference: Inference) -> Any:
     """Answers an error with its status and a sentence in JSON."""
 
     @web.middleware
@@ -116,8 +116,11 @@ def _refusing(models: Models) -> Any:
             told = error.reason if error.status != 413 else f"the body is too large: {error.text}"
             return web.json_response({"error": told}, status=error.status, headers=_allowed(error))
         except Exception as error:
+            if isinstance(error, web.RequestPayloadError):  # it came so, or came not whole
+                error = InputError(f"the body cannot be read: {' '.join(str(error).split())}")
+                inference.metrics.refused("", "", code_name(error))
             if isinstance(error, PyconvError):
-                error = models.without_paths(error)
+                error = inference.models.without_paths(error)
             status = status_of(error)
             headers = {}
             if status.retry_after_ms is not None:

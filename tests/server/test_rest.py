@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -187,6 +191,20 @@ def test_deadline_of_a_parameter(http: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real())
     status, answer = _infer(http, _message(parameters={"timeout": 1}))
     assert (status, "the deadline passed" in answer["error"]) == (504, True)
+
+
+def test_bodies_may_be_compressed(http: str, requests_by_code: Callable[[], Counter[str]]) -> None:
+    path, body = "/v2/models/small/infer", json.dumps(_message()).encode()
+    expected = json.loads(_ask(http, "POST", path, body)[2])
+    for coding, packed in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
+        status, _, answer = _ask(http, "POST", path, packed, Content_Encoding=coding)
+        assert (status, json.loads(answer)) == (200, expected)
+    before = requests_by_code()
+    status, _, answer = _ask(http, "POST", path, b"no gzip", Content_Encoding="gzip")
+    assert (status, json.loads(answer)["error"][:26]) == (400, "the body cannot be read: 4")
+    assert requests_by_code() - before == Counter(["INVALID_ARGUMENT"])
+    bomb = gzip.compress(bytes(1 << 22))
+    assert _ask(http, "POST", path, bomb, Content_Encoding="gzip")[0] == 413
 
 
 def test_metrics_count_requests_errors_and_batches(http: str) -> None:
