@@ -175,10 +175,11 @@ class Repository:
                 processes serve, of which this is only one.
         """
         self._refuse_among_several()
+        specs = self._specs(name)
         try:
             await self._take_in(name)
         except ModelError as error:
-            raise _without_paths(error, self._specs(name)) from None
+            raise _without_paths(error, specs) from None
 
     async def unload(self, name: str) -> None:
         """Take a model out of service, because a caller says so; what is in flight is finished.
