@@ -54,7 +54,7 @@ class Tokens:
         How long it takes depends neither on the tokens nor on what was sent, but for its length.
         """
         scheme, _, token = (authorization or "").partition(" ")
-        given = _hash(token.strip().encode())
+        given = _hash(token.strip().encode(errors="surrogatepass"))
         # All are compared, so that the time does not tell which was nearest.
         known = [hmac.compare_digest(given, each) for each in self._hashes]
         return any(known) and scheme.lower() == _SCHEME
