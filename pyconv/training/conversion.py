@@ -85,7 +85,10 @@ def convert(model: keras.Model, input_name: str, input_shape: Sequence[int]) -> 
                 tf.function(inference, autograph=False),
                 signature,
                 opset=OPSET,
-                custom_op_handlers={"Erfc": (_one_minus_erf, [])},
+                custom_op_handlers={
+                    "Erfc": (_one_minus_erf, []),
+                    "Expm1": (_exponential_minus_one, []),
+                },
             )[0]
         return proto
 
@@ -293,14 +296,22 @@ def _little_memory() -> Iterator[None]:
 
 def _one_minus_erf(context: Any, node: Any, name: str, _: Any) -> Any:
     """TensorFlow's Erfc, which exact GELU uses, by ONNX' Erf: erfc(x) = 1 - erf(x)."""
+    return _difference_from_one(context, node, name, "Erf", one_first=True)
+
+
+def _exponential_minus_one(context: Any, node: Any, name: str, _: Any) -> Any:
+    """TensorFlow's Expm1, which CELU uses, by ONNX' Exp."""
+    return _difference_from_one(context, node, name, "Exp", one_first=False)
+
+
+def _difference_from_one(context: Any, node: Any, name: str, operator: str, one_first: bool) -> Any:
     dtype, shape = context.get_dtype(node.output[0]), context.get_shape(node.output[0])
     (x,), (result,) = node.input, node.output
     context.remove_node(node.name)
-    erf = context.make_node("Erf", [x], dtypes=[dtype], shapes=[shape])
-    one = context.make_const(f"{name}_one", np.array(1, np.float32))
-    return context.make_node(
-        "Sub", [one.output[0], erf.output[0]], outputs=[result], dtypes=[dtype], shapes=[shape]
-    )
+    made = context.make_node(operator, [x], dtypes=[dtype], shapes=[shape]).output[0]
+    one = context.make_const(f"{name}_one", np.array(1, np.float32)).output[0]
+    operands = [one, made] if one_first else [made, one]
+    return context.make_node("Sub", operands, outputs=[result], dtypes=[dtype], shapes=[shape])
 
 
 @contextlib.contextmanager

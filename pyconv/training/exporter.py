@@ -207,18 +207,22 @@ def _check_path(path: Path) -> None:
 
 def _image_input(model: keras.Model, size: tuple[int, int] | None) -> tuple[str, tuple[int, ...]]:
     """The name and the shape, without the batch, of the model's input."""
-    inputs = getattr(model, "inputs", None)
+    inputs = [(item.name, tuple(item.shape)) for item in getattr(model, "inputs", None) or ()]
     if not inputs:
-        raise ExportError(
-            f"the model {model.name!r} does not know the shape of its input yet: "
-            "give it a keras.Input, or call it once"
-        )
+        # A model that is a class of its own knows what it was called with.
+        called = (model.get_build_config() or {}).get("input_shape")
+        if not isinstance(called, tuple | list):
+            raise ExportError(
+                f"the model {model.name!r} does not know the shape of its one input yet: "
+                "give it a keras.Input, or call it once"
+            )
+        inputs = [("image", tuple(called))]
     if len(inputs) != 1:
         raise ExportError(
             f"{model.name!r} is no image model: expected one input, "
-            f"got {len(inputs)} ({', '.join(item.name for item in inputs)})"
+            f"got {len(inputs)} ({', '.join(name for name, _ in inputs)})"
         )
-    shape = tuple(inputs[0].shape)
+    ((name, shape),) = inputs
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] is None):
         raise ExportError(
             f"{model.name!r} is no image model: expected an input of shape (n, height, width, "
@@ -241,7 +245,6 @@ def _image_input(model: keras.Model, size: tuple[int, int] | None) -> tuple[str,
     if any(want not in (None, got) for want, got in zip(shape[1:3], fixed, strict=True)):
         raise InputError(f"size: the model takes images of {shape_text(shape)}, got {fixed}")
     # Keras names an input that nobody named by a running number of the process.
-    name = inputs[0].name
     return "image" if name.startswith("keras_tensor") else name, (*fixed, *shape[3:])
 
 

@@ -141,6 +141,23 @@ def seeds() -> Iterator[tuple[str, onnx.ModelProto]]:
     weights = {"k": rng.normal(size=(16, 16, 3, 3)), "b": rng.random(16)}
     yield "classifier", network(layers, ("n", 16, 8, 8), w=rng.normal(size=(16, 4)), **weights)
     yield "free", network(layers[:3], ("n", 16, "h", "w"), **weights)
+    pixels = [  # a dense layer over maps, and the GELU of Keras' exporter
+        node("Reshape", ["x", "rows"], ["r"]),
+        node("MatMul", ["r", "w"], ["m"]),
+        node("Reshape", ["m", "maps"], ["d"]),
+        node("LayerNormalization", ["d", "b", "b"], ["l"]),
+        node("Mul", ["l", "half"], ["h"]),
+        node("Neg", ["l"], ["e"]),
+        node("Mul", ["e", "root"], ["o"]),
+        node("Erf", ["o"], ["q"]),
+        node("Sub", ["one", "q"], ["s"]),
+        node("Mul", ["h", "s"], ["g"]),
+        node("ReduceMax", ["g", "last"], ["y"], keepdims=0),
+    ]
+    weights = {"w": rng.normal(size=(6, 7)), "b": rng.random(7), "one": 1.0}
+    weights |= {"half": 0.5, "root": 0.5**0.5, "rows": np.array([-1, 6])}
+    weights |= {"maps": np.array([-1, 2, 5, 7]), "last": np.array([3])}
+    yield "pixels", network(pixels, image, **weights)
     body = helper.make_graph(
         [node("Abs", ["x"], ["i"])],
         "body",

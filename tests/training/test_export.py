@@ -87,6 +87,51 @@ def dense() -> keras.Model:
     )
 
 
+def one_axis() -> keras.Model:
+    """Layers that slide along one axis, over (n, height, width)."""
+    keras = _keras()
+    layers = keras.layers
+    return _shaken(
+        keras.Sequential(
+            [
+                keras.Input((30, 4)),
+                layers.Conv1D(8, 3, padding="causal"),
+                layers.SeparableConv1D(5, 3),
+                layers.DepthwiseConv1D(3),
+                layers.MaxPooling1D(2),
+                layers.UpSampling1D(2),
+                layers.ZeroPadding1D(1),
+                layers.Cropping1D(1),
+                layers.Conv1DTranspose(4, 3, strides=2),
+                layers.GlobalAveragePooling1D(),
+            ]
+        )
+    )
+
+
+def over_pixels() -> keras.Model:
+    """Dense layers over maps."""
+    return _functional((6, 5, 3), lambda k, x: k.Dense(2)(k.Dense(7, activation="relu")(x)))
+
+
+def a_class_of_its_own() -> keras.Model:
+    """It knows the shape of its input from the call that built it."""
+    keras = _keras()
+
+    class Own(keras.Model):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = keras.layers.Conv2D(4, 3, activation="relu")
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(keras.ops.mean(self.conv(x), axis=(1, 2)))
+
+    model = Own()
+    model(np.zeros((1, 8, 9, 2), np.float32))
+    return _shaken(model)
+
+
 def strided_same() -> keras.Model:
     return _functional(
         (11, 8, 3),
@@ -227,7 +272,7 @@ LAYERS: dict[str, Callable[[Any], Any]] = {
         name: lambda k, name=name: k.Activation(name)
         for name in (
             "gelu", "swish", "hard_swish", "hard_sigmoid", "sigmoid", "tanh", "selu", "softplus",
-            "softsign", "mish", "exponential",
+            "softsign", "mish", "exponential", "celu",
         )
     },
     "gelu_by_tanh": lambda k: k.Activation(
@@ -272,6 +317,9 @@ MODELS: dict[str, Make] = {
     for make in (
         lesson,
         dense,
+        one_axis,
+        over_pixels,
+        a_class_of_its_own,
         strided_same,
         one_channel_maps,
         grouped,

@@ -20,7 +20,11 @@ def absorb_pads(graph: Graph) -> None:
     producers = graph.producers()
 
     def merge(pad: Node, node: Node) -> Node | None:
-        if pad.op != "pad" or node.inputs[0] != pad.output:
+        if (
+            pad.op != "pad"
+            or node.op not in ("conv2d", "max_pool2d")
+            or node.inputs[0] != pad.output
+        ):
             return None
         settings = pad.attributes
         if settings.get("mode", "constant") != "constant" or settings.get("value", 0) != 0:
@@ -33,10 +37,8 @@ def absorb_pads(graph: Graph) -> None:
             kernel = node.attributes["kernel"].shape
             fits = kernel[0] * kernel[1] > 1 and not node.attributes.get("channels_first")
         else:
-            fits = (
-                node.op == "max_pool2d"
-                and _never_negative(producers.get(pad.inputs[0]))
-                and _every_window_holds_a_pixel(node, added)
+            fits = _never_negative(producers.get(pad.inputs[0])) and _every_window_holds_a_pixel(
+                node, added
             )
         if not fits:
             return None

@@ -556,6 +556,13 @@ def test_absorb_pads(run_pass: Run) -> None:
     assert graph.nodes[0].tensors == ("p", "y")
 
 
+def test_absorb_pads_not_of_other_ranks(run_pass: Run) -> None:
+    g = Builder(x=(N, 6, 3))
+    g("p", "pad", "x", pads=[0, 2, 0, 0, 0, 0])
+    g("y", "reshape", "p", shape=(N, 8, 1, 3))
+    assert run_pass(passes.absorb_pads, g.wants("y")) == ["pad", "reshape"]
+
+
 @pytest.mark.parametrize(
     "changed",
     [
