@@ -82,19 +82,29 @@ Case one_input(const std::string& operation, const Shape& x, Attributes attribut
   return {operation + " of " + text({x.sizes().begin(), x.sizes().end()}), std::move(attributes), {x}};
 }
 
-// Depthwise, from planes to planes: around one and two vectors, and blocks of rows.
+// From planes to planes, depthwise and pointwise: around one and two vectors, and blocks of rows or filters.
 void add_planes(std::vector<Case>& cases) {
+  const auto add = [&](std::int64_t size, std::int64_t in, std::int64_t filters, std::int64_t groups,
+                       const Shape& map, const std::string& activation) {
+    Attributes attributes("conv2d");
+    attributes.set("kernel", uniform({size, size, in / groups, filters}));
+    attributes.set("bias", uniform({filters}));
+    attributes.set("groups", groups);
+    attributes.set("pads", Integers(4, size / 2));
+    attributes.set("activation", activation);
+    attributes.set("channels_first", std::int64_t{1});
+    attributes.set("output_channels_first", std::int64_t{1});
+    std::ostringstream name;
+    name << "conv2d by planes in " << in << " out " << filters << " groups " << groups << " map " << map[0]
+         << "x" << map[1];
+    cases.push_back({name.str(), attributes, {{2, in, map[0], map[1]}}});
+  };
   for (const std::int64_t width : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33}) {
     for (const std::int64_t height : {1, 2, 5, 7}) {
-      Attributes attributes("conv2d");
-      attributes.set("kernel", uniform({3, 3, 1, 2}));
-      attributes.set("bias", uniform({2}));
-      attributes.set("groups", std::int64_t{2});
-      attributes.set("pads", Integers{1, 1, 1, 1});
-      attributes.set("activation", std::string(height == 5 ? "tanh" : "relu"));
-      attributes.set("channels_first", std::int64_t{1});
-      attributes.set("output_channels_first", std::int64_t{1});
-      cases.push_back({"conv2d by planes of " + text({height, width}), attributes, {{2, 2, height, width}}});
+      add(3, 2, 2, 2, {height, width}, height == 5 ? "tanh" : "relu");
+    }
+    for (const std::int64_t filters : {1, 2, 7, 8, 9}) {
+      add(1, 3, filters, 1, {1, width}, filters == 7 ? "tanh" : "relu");
     }
   }
 }

@@ -309,8 +309,23 @@ PLANES = [
 ]
 
 
-@pytest.mark.parametrize("case", PLANES, ids=str)
-def test_depthwise_by_planes_equals_definition(
+# Panels of two vectors of pixels, cut at the end of a map; tiles of up to eight filters; strips.
+POINTWISE_PLANES = [
+    *(
+        replace(POINTWISE, size=(1, width), channels=3, filters=9)
+        for width in [*range(1, 35), 64, 65]
+    ),
+    *(replace(POINTWISE, size=(5, 7), filters=filters) for filters in range(1, 26)),
+    *(replace(POINTWISE, size=(5, 7), channels=channels) for channels in (1, 2, 31, 64, 130)),
+    *(replace(POINTWISE, size=(31, 33), channels=channels, batch=1) for channels in (1, 60, 300)),
+    *(replace(POINTWISE, size=(6, 7), batch=batch) for batch in (0, 1, 5)),
+    *(replace(POINTWISE, size=(6, 7), activation=name) for name in ("relu", "relu6", "gelu")),
+    replace(POINTWISE, size=(6, 7), bias=False),
+]
+
+
+@pytest.mark.parametrize("case", [*dict.fromkeys(PLANES + POINTWISE_PLANES)], ids=str)
+def test_convolution_by_planes_equals_definition(
     case: Case, isa: str, product_tolerance: Callable[..., float]
 ) -> None:
     planes = np.ascontiguousarray(case.images().transpose(0, 3, 1, 2))
@@ -318,7 +333,7 @@ def test_depthwise_by_planes_equals_definition(
     got = _core.run_operator("conv2d", [planes], attributes, isa=isa)
     expected = expected_output(case).transpose(0, 3, 1, 2)
     assert got.shape == expected.shape
-    tolerance = 1.13 * product_tolerance(9) + 2.0**-21
+    tolerance = 1.13 * product_tolerance(case.terms + 1) + 2.0**-21
     np.testing.assert_allclose(got, expected, rtol=2.0**-21, atol=tolerance)
 
 
@@ -337,29 +352,49 @@ def test_nan_and_infinity_reach_their_neighbours_alone_by_planes(width: int, isa
             np.testing.assert_array_equal(~np.isfinite(got), not_finite)
 
 
+BY_PLANES = [replace(DEPTHWISE, pads=(1, 1, 1, 1)), replace(POINTWISE, size=(6, 7))]
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("which", "changes"),
     [
-        {"kernel": (5, 5)},
-        {"strides": (2, 2)},
-        {"dilations": (2, 1)},
-        {"pads": (1, 0, 1, 1)},
-        {"pool": (2, 2, 2, 2)},
-        {"groups": 1},
-        {"filters": 34},
-        {"channels_first": 0},
+        (0, {"kernel": (5, 5)}),
+        (0, {"strides": (2, 2)}),
+        (0, {"dilations": (2, 1)}),
+        (0, {"pads": (1, 0, 1, 1)}),
+        (0, {"groups": 1}),
+        (0, {"filters": 34}),
+        (1, {"kernel": (1, 2)}),
+        (1, {"strides": (1, 2)}),
+        (1, {"pads": (0, 0, 1, 0)}),
+        (1, {"channels": 8, "filters": 8, "groups": 2}),
+        *((which, {"pool": (2, 2, 2, 2)}) for which in (0, 1)),
     ],
     ids=str,
 )
-def test_planes_refuse_what_does_not_go_by_them(changes: dict[str, Any]) -> None:
-    layout = changes.get("channels_first", 1)
-    fields = {"pads": (1, 1, 1, 1)} | changes
-    fields.pop("channels_first", None)
-    case = replace(DEPTHWISE, **fields)
-    images = case.images().transpose(0, 3, 1, 2) if layout else case.images()
-    attributes = case.attributes() | {"channels_first": layout, "output_channels_first": 1}
-    with pytest.raises(InputError, match="output_channels_first: expected a depthwise convolution"):
-        _core.run_operator("conv2d", [np.ascontiguousarray(images)], attributes)
+def test_planes_refuse_what_does_not_go_by_them(which: int, changes: dict[str, Any]) -> None:
+    case = replace(BY_PLANES[which], **changes)
+    planes = np.ascontiguousarray(case.images().transpose(0, 3, 1, 2))
+    attributes = case.attributes() | {"channels_first": 1, "output_channels_first": 1}
+    with pytest.raises(
+        InputError, match="output_channels_first: expected channels_first, no fused"
+    ):
+        _core.run_operator("conv2d", [planes], attributes)
+
+
+@pytest.mark.parametrize("case", BY_PLANES, ids=str)
+def test_planes_come_from_planes_and_add_nothing(case: Case) -> None:
+    images, attributes = case.images(), case.attributes() | {"output_channels_first": 1}
+    with pytest.raises(
+        InputError, match="output_channels_first: expected channels_first, no fused"
+    ):
+        _core.run_operator("conv2d", [images], attributes)
+    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    attributes |= {"channels_first": 1, "residual": 1}
+    with pytest.raises(
+        InputError, match="output_channels_first: expected channels_first, no fused"
+    ):
+        _core.run_operator("conv2d", [planes, planes], attributes)
 
 
 ADDED = [

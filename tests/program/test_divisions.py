@@ -36,6 +36,10 @@ LAYERS: dict[str, tuple[tuple[str, dict[str, Any]], tuple[int, ...]]] = {
         _conv2d((3, 3, 1, 5), groups=5, channels_first=1, output_channels_first=1, **_SAME),
         (5, 11, 21),
     ),
+    "matrix product by planes": (
+        _conv2d((1, 1, 17, 13), channels_first=1, output_channels_first=1),
+        (17, 9, 11),
+    ),
     "matrix product": (_conv2d((1, 1, 17, 40)), (9, 11, 17)),
     "indirect": (_conv2d((2, 3, 9, 33), pads=[1, 0, 0, 2], activation="tanh"), (12, 13, 9)),
     "indirect matrix product": (_conv2d((5, 5, 4, 17), **_POOL), (12, 13, 4)),

@@ -239,6 +239,11 @@ void TapGatherer::gather(const float* x, std::int64_t row, std::int64_t column, 
   }
 }
 
+bool planes_fit(const Attributes& attributes) {
+  return attributes.integer("channels_first", 0) != 0 && attributes.integer("residual", 0) == 0 &&
+         !attributes.has("pool_size") && !attributes.has("pool_strides");
+}
+
 std::size_t pointer_floats(std::int64_t pointers) {
   const auto bytes = static_cast<std::size_t>(pointers) * sizeof(float*);
   return (bytes + kAlignment - 1) / kAlignment * (kAlignment / sizeof(float));

@@ -131,8 +131,14 @@ std::unique_ptr<Operator> make_indirect_conv2d(const Attributes& attributes, con
                                                const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_depthwise_conv2d(const Attributes& attributes, const Shape& x,
                                                 const kernels::KernelTable& kernels);
-// Both x and the output have their channels first.
+// Whether x has its channels first, and nothing is fused but an activation: what all that goes from planes to
+// planes asks for.
+bool planes_fit(const Attributes& attributes);
+
+// From planes to planes: both x and the output have their channels first.
 std::unique_ptr<Operator> make_depthwise_planes_conv2d(const Attributes& attributes, const Shape& x,
+                                                       const kernels::KernelTable& kernels);
+std::unique_ptr<Operator> make_pointwise_planes_conv2d(const Attributes& attributes, const Shape& x,
                                                        const kernels::KernelTable& kernels);
 std::unique_ptr<Operator> make_pointwise_conv2d(const Attributes& attributes, const Shape& x,
                                                 const kernels::KernelTable& kernels);
@@ -141,6 +147,8 @@ std::unique_ptr<Operator> make_stencil_conv2d(const Attributes& attributes, cons
 std::unique_ptr<Operator> make_winograd_conv2d(const Attributes& attributes, const Shape& x,
                                                const kernels::KernelTable& kernels);
 bool depthwise_conv2d_fits(const Attributes& attributes, const Shape& x);
+bool depthwise_planes_conv2d_fits(const Attributes& attributes, const Shape& x);
+bool pointwise_planes_conv2d_fits(const Attributes& attributes, const Shape& x);
 bool pointwise_conv2d_fits(const Attributes& attributes, const Shape& x);
 bool stencil_conv2d_fits(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels);
 bool winograd_conv2d_fits(const Attributes& attributes, const Shape& x);

@@ -11,7 +11,14 @@ std::unique_ptr<Operator> make_algorithm(const Attributes& attributes, const Sha
                                          const kernels::KernelTable& kernels) {
   const bool exact = attributes.integer("exact", 0) != 0;
   if (attributes.integer("output_channels_first", 0) != 0) {
-    return make_depthwise_planes_conv2d(attributes, x, kernels);
+    if (depthwise_planes_conv2d_fits(attributes, x))
+      return make_depthwise_planes_conv2d(attributes, x, kernels);
+    if (pointwise_planes_conv2d_fits(attributes, x))
+      return make_pointwise_planes_conv2d(attributes, x, kernels);
+    throw ArgumentError(attributes.operation() +
+                        ": output_channels_first: expected channels_first, no fused pool or residual, and a "
+                        "depthwise convolution of 3x3 taps, stride 1 and a column of padding on either side, "
+                        "or one of 1x1 taps without strides, padding and groups");
   }
   if (depthwise_conv2d_fits(attributes, x)) return make_depthwise_conv2d(attributes, x, kernels);
   if (pointwise_conv2d_fits(attributes, x)) return make_pointwise_conv2d(attributes, x, kernels);

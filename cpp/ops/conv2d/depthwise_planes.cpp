@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "base/errors.h"
 #include "ops/conv2d/algorithm.h"
 
 namespace pyconv {
@@ -12,17 +11,6 @@ class DepthwisePlanesConv2d final : public Conv2dAlgorithm {
  public:
   DepthwisePlanesConv2d(const Attributes& attributes, const Shape& x, const kernels::KernelTable& kernels)
       : Conv2dAlgorithm(attributes, x, kernels), zeros_(static_cast<std::size_t>(width_), 0.0F) {
-    const WindowAxis& rows = window_.height;
-    const WindowAxis& columns = window_.width;
-    const bool fits = groups_ == in_ && out_ == in_ && rows.kernel == 3 && columns.kernel == 3 &&
-                      rows.stride == 1 && columns.stride == 1 && rows.dilation == 1 &&
-                      columns.dilation == 1 && columns.pad_begin == 1 && columns.pad_end == 1;
-    if (!fits || !channels_first_ || pool_ || residual_) {
-      throw ArgumentError(
-          attributes.operation() +
-          ": output_channels_first: expected a depthwise convolution of 3x3 taps, stride 1, "
-          "a column of padding on either side, channels_first, and no fused pool or residual");
-    }
     for (std::int64_t c = 0; c < in_; ++c) {
       for (std::int64_t t = 0; t < 9; ++t) {
         weights_.push_back(kernel_.values[static_cast<std::size_t>(t * in_ + c)]);
@@ -72,6 +60,16 @@ class DepthwisePlanesConv2d final : public Conv2dAlgorithm {
 };
 
 }  // namespace
+
+bool depthwise_planes_conv2d_fits(const Attributes& attributes, const Shape& x) {
+  if (!planes_fit(attributes)) return false;
+  const Shape& kernel = attributes.array("kernel").shape;
+  const auto slides = [](const WindowAxis& axis) { return axis.stride == 1 && axis.dilation == 1; };
+  const Window2d window = Window2d::parse(attributes, 3, 3, false);
+  return kernel.rank() == 4 && kernel[0] == 3 && kernel[1] == 3 && kernel[2] == 1 && kernel[3] == x[3] &&
+         attributes.integer("groups", 1) == x[3] && slides(window.height) && slides(window.width) &&
+         window.width.pad_begin == 1 && window.width.pad_end == 1;
+}
 
 std::unique_ptr<Operator> make_depthwise_planes_conv2d(const Attributes& attributes, const Shape& x,
                                                        const kernels::KernelTable& kernels) {

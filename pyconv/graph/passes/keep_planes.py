@@ -1,4 +1,4 @@
-"""A depthwise convolution between maps of channels first works on their planes."""
+"""Depthwise and 1×1 convolutions between maps of channels first work on their planes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import replace
 from pyconv.graph.ir import Graph, Node
 
 _TO_CHANNELS_FIRST = (0, 3, 1, 2)
+# Of more channels than this, two vectors of pixels leave the first-level cache before the next
+# filters need them again; then it is as well to bring the channels together.
+_MOST_CHANNELS = 128
 
 
 def keep_planes(graph: Graph) -> None:
-    """Bring channels neither together nor apart for a depthwise convolution that needs neither.
+    """Bring channels neither together nor apart for a convolution that needs neither.
 
     output conv2d(x, channels_first=1).transpose(0, 3, 1, 2) →
         output conv2d(x, channels_first=1, output_channels_first=1),
     where nothing else reads it, and it is one that goes by planes: a filter a channel, of 3×3 taps,
-    stride 1, a column of padding at either side
+    stride 1, a column of padding at either side; or 1×1 taps of few channels without
+    strides, padding and groups
     """
     uses = graph.use_counts()
     asked = {output.value: output for output in graph.outputs}
@@ -36,16 +40,18 @@ def keep_planes(graph: Graph) -> None:
 
 
 def _goes_by_planes(node: Node) -> bool:
-    if node.op != "conv2d" or not node.attributes.get("channels_first"):
+    attributes = node.attributes
+    if node.op != "conv2d" or not attributes.get("channels_first"):
         return False
-    height, width, depth, filters = node.attributes["kernel"].shape
-    pads = node.attributes.get("pads", [0, 0, 0, 0])
-    return (
-        (height, width, depth) == (3, 3, 1)
-        and node.attributes.get("groups", 1) == filters
-        and list(node.attributes.get("strides", [1, 1])) == [1, 1]
-        and list(node.attributes.get("dilations", [1, 1])) == [1, 1]
-        and (pads[1], pads[3]) == (1, 1)
-        and "pool_size" not in node.attributes
-        and not node.attributes.get("residual")
-    )
+    if "pool_size" in attributes or attributes.get("residual"):
+        return False
+    if list(attributes.get("strides", [1, 1])) != [1, 1]:
+        return False
+    if list(attributes.get("dilations", [1, 1])) != [1, 1]:
+        return False
+    height, width, depth, filters = attributes["kernel"].shape
+    groups = attributes.get("groups", 1)
+    pads = list(attributes.get("pads", [0, 0, 0, 0]))
+    depthwise = (height, width, depth) == (3, 3, 1) and groups == filters
+    pointwise = (height, width, groups) == (1, 1, 1) and depth <= _MOST_CHANNELS
+    return (depthwise and pads[1::2] == [1, 1]) or (pointwise and pads == [0, 0, 0, 0])

@@ -884,9 +884,11 @@ def _wants_planes(g: Builder, *others: str) -> Graph:
     return graph
 
 
-def test_keep_planes(run_pass: Run) -> None:
+@pytest.mark.parametrize("pointwise", [False, True])
+def test_keep_planes(run_pass: Run, pointwise: bool) -> None:
     g = Builder(x=(N, 4, 6, 5))
-    _depthwise(g, activation="relu", strides=[1, 1])
+    changes = {"kernel": (1, 1, 4, 7), "groups": 1, "pads": [0, 0, 0, 0]} if pointwise else {}
+    _depthwise(g, activation="relu", strides=[1, 1], **changes)
     graph = _wants_planes(g)
     assert run_pass(passes.keep_planes, graph) == ["conv2d"]
     (output,) = graph.outputs
@@ -900,6 +902,9 @@ def test_keep_planes(run_pass: Run) -> None:
         {"channels_first": 0},
         {"kernel": (5, 5, 1, 4), "pads": [2, 2, 2, 2]},
         {"kernel": (3, 3, 2, 4), "groups": 2},
+        {"kernel": (1, 1, 4, 4), "groups": 1, "pads": [0, 1, 0, 1]},
+        {"kernel": (1, 1, 2, 4), "groups": 2, "pads": [0, 0, 0, 0]},
+        {"kernel": (1, 1, 4, 4), "groups": 1, "pads": [0, 0, 0, 0], "strides": [1, 2]},
         {"strides": [2, 2]},
         {"dilations": [1, 2]},
         {"pads": [1, 0, 1, 1]},
