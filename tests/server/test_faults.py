@@ -757,7 +757,7 @@ def test_slow_readers(server: Running) -> None:
             yield case.request
 
     def connect(number: int) -> None:
-        raw = socket.create_connection((server.host, server.http_port), timeout=5)
+        raw = socket.create_connection((server.host, server.http_port), timeout=_PATIENCE)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.append(raw)
         raw.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
