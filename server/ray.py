@@ -67,6 +67,8 @@ _READY = f"/{_OPEN_INFERENCE.full_name}/ServerReady"
 # above waits in the proxies, where any copy that is free can take it.
 _MOST_ONGOING = 4
 
+_PATIENCE_SECONDS = 120  # for a proxy to start on a busy machine
+
 
 class Copy:
     """One copy of the service: an actor on some node. Ray calls the methods by their gRPC names.
@@ -276,14 +278,14 @@ def serve(
             *(wanted, settings.replica_cpus, free),
         )
     try:
-        ray_serve.start(
-            proxy_location="EveryNode",
-            http_options={"port": 0},
-            grpc_options=gRPCOptions(port=settings.port, grpc_servicer_functions=SERVICERS),
-        )
         try:
+            ray_serve.start(
+                proxy_location="EveryNode",
+                http_options={"port": 0},
+                grpc_options=gRPCOptions(port=settings.port, grpc_servicer_functions=SERVICERS),
+            )
             handle = ray_serve.run(application(settings), name=NAME, route_prefix=f"/{NAME}")
-        except RuntimeError as error:
+        except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
             raise ServerError(f"the copies do not come up: {error}") from error
         address = f"{_head()}:{settings.port}"
         _check_proxy(address)
@@ -315,7 +317,8 @@ def _check_proxy(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_READY)
         try:
-            call(b"", timeout=30, wait_for_ready=True, metadata=(("application", NAME),))
+            to = (("application", NAME),)
+            call(b"", timeout=_PATIENCE_SECONDS, wait_for_ready=True, metadata=to)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
                 raise ServerError(
