@@ -51,7 +51,7 @@ def deadline(
         InputError: the timeout is no integer, or below 0.
     """
     timeout_us = parameters.get("timeout", 0)
-    if not isinstance(timeout_us, int) or timeout_us < 0:
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
         raise InputError(
             f"parameter 'timeout': expected microseconds, an integer of at least 0, "
             f"got {timeout_us!r}"

@@ -418,8 +418,9 @@ _REFUSALS = {
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,  # a parameter may be a timeout of some microseconds
 }
-_HTTP_REFUSALS = {200, 400, 404, 405, 413, 422, 429}
+_HTTP_REFUSALS = {200, 400, 404, 405, 413, 422, 429, 504}
 
 # Mostly what is right, so that a request gets far enough for its one fault to be met.
 _names = st.one_of(

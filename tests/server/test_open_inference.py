@@ -90,6 +90,11 @@ _BAD: dict[str, tuple[pb.ModelInferRequest, grpc.StatusCode, str]] = {
         grpc.StatusCode.INVALID_ARGUMENT,
         "parameter 'engine': expected one of native, onnxruntime",
     ),
+    "a timeout that is no number": (
+        _request(parameters=_parameter(timeout__bool_param=True)),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "parameter 'timeout': expected microseconds, an integer of at least 0, got True",
+    ),
     "senseless timeout": (
         _request(parameters=_parameter(timeout__string_param="soon")),
         grpc.StatusCode.INVALID_ARGUMENT,
