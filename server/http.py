@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from pyconv.errors import ServerError
 from pyconv.server import http_calls
@@ -12,6 +15,14 @@ from pyconv.server.rest import make_app
 from pyconv.server.security import Security
 from pyconv.server.settings import Settings
 from pyconv.server.tracing import Tracing
+
+
+def _is_for_the_log(record: logging.LogRecord) -> bool:
+    """Not so of bytes that are no HTTP: they are answered with 400, and no fault of the server's."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+logging.getLogger("aiohttp.server").addFilter(_is_for_the_log)
 
 
 class Http:

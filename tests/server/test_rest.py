@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import socket
 import time
 import zlib
 from collections import Counter
@@ -191,6 +192,20 @@ def test_deadline_of_a_parameter(http: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real())
     status, answer = _infer(http, _message(parameters={"timeout": 1}))
     assert (status, "the deadline passed" in answer["error"]) == (504, True)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET / HTTP/1.1\r\nno header\r\n\r\n", b"GET \x80 HTTP/9.x\r\n\r\n", b"\x00\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_and_not_logged(
+    http: str, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = urlsplit(http)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(sent)
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.0 400 ")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_bodies_may_be_compressed(http: str, requests_by_code: Callable[[], Counter[str]]) -> None:
