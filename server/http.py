@@ -18,7 +18,7 @@ from pyconv.server.tracing import Tracing
 
 
 def _is_for_the_log(record: logging.LogRecord) -> bool:
-    """Not so of bytes that are no HTTP: they are answered with 400, and no fault of the server's."""
+    """Not so of bytes that are no HTTP: they are answered with 400, and the caller's fault."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
