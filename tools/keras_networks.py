@@ -252,7 +252,8 @@ COLUMNS = (
     "logits",
     "1 thread, ms",
     "2 threads, ms",
-    "MB",
+    "1 thread, MB",
+    "2 threads, MB",
 )
 _BEGIN, _END = "<!-- tools/keras_networks.py -->", "<!-- end -->"
 
@@ -311,14 +312,12 @@ def time_columns(cell: Cell) -> dict[str, str]:
     """What a cell of the benchmark knows of a line: native's figures, then onnxruntime's."""
     native, other = (cell.timings[name].seconds.median * 1e3 for name in ("native", "onnxruntime"))
     ratio = f"{cell.ratios['onnxruntime'].median:.2f}×"
-    threads = cell.subject.threads
-    columns = {
-        f"{threads} thread{'s' if threads > 1 else ''}, ms": f"{native:.1f}, {other:.1f}: {ratio}"
+    threads = f"{cell.subject.threads} thread{'s' if cell.subject.threads > 1 else ''}"
+    memory = [cell.memory_bytes[name] / 1e6 for name in ("native", "onnxruntime")]
+    return {
+        f"{threads}, ms": f"{native:.1f}, {other:.1f}: {ratio}",
+        f"{threads}, MB": f"{memory[0]:.1f}, {memory[1]:.1f}",
     }
-    if threads == 1:
-        memory = [cell.memory_bytes[name] / 1e6 for name in ("native", "onnxruntime")]
-        columns["MB"] = f"{memory[0]:.1f}, {memory[1]:.1f}"
-    return columns
 
 
 def table(networks: Sequence[str], folder: Path) -> str:
@@ -347,9 +346,7 @@ def _check(name: str, size: int | None, folder: Path) -> None:
 
 
 def _time(name: str, threads: Sequence[int], seconds: float, folder: Path) -> None:
-    report = measure(
-        [folder / f"{name}.onnx"], [1], threads, Budget(seconds, 10), memory=1 in threads
-    )
+    report = measure([folder / f"{name}.onnx"], [1], threads, Budget(seconds, 10), memory=True)
     for refusal in report.refusals:
         raise PyconvError(refusal.reason)
     for cell in report.cells:

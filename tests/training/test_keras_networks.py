@@ -49,12 +49,15 @@ def test_network_has_a_line_in_the_table(network: Any, tool: dict[str, Any]) -> 
     tool["_learn"](network.name, folder, tool["agreement_columns"](network))
     tool["_time"](network.name, [1, 2], 0.01, folder)
     header, _, line, unknown = tool["table"]([network.name, "VGG16"], folder).splitlines()
+    header, line = header.strip("| "), line.strip("| ")
     cells = dict(zip(header.split(" | "), line.split(" | "), strict=True))
-    assert line.startswith(f"| {network.name} | 32² | {network.nodes} |")
+    assert line.startswith(f"{network.name} | 32² | {network.nodes} |")
     for threads in ("1 thread, ms", "2 threads, ms"):
         figures = re.findall(r"[\d.]+", cells[threads])  # native, onnxruntime, ratio
         assert [float(figure) > 0 for figure in figures] == [True] * 3
-    assert unknown == "| VGG16 |" + " - |" * 8
+        memory = re.findall(r"[\d.]+", cells[threads.replace("ms", "MB")])
+        assert [float(figure) > 0 for figure in memory] == [True] * 2
+    assert unknown == "| VGG16 |" + " - |" * 9
 
 
 def test_network_that_is_off_is_refused(
