@@ -159,6 +159,8 @@ def _model() -> type[BaseSettings]:
         hint = list[str] if each.name == "models" else hints[each.name]
         if each.name == "model_settings":
             hint = Annotated[hint, NoDecode, BeforeValidator(_by_model)]
+        elif hint in (int, float):
+            hint = Annotated[hint, BeforeValidator(_number)]
         elif isinstance(get_origin(hint), type) and issubclass(
             get_origin(hint) or object, Sequence
         ):
@@ -171,13 +173,36 @@ def _model() -> type[BaseSettings]:
 def _by_model(value: object) -> object:
     """Settings of models: a table of tables, or texts, which a variable holds with commas."""
     if isinstance(value, str | list):
-        return dict(named_settings(text) for text in _split(value))
+        found: dict[str, ModelSettings] = {}
+        for text in _split(value):
+            if not isinstance(text, str):
+                raise InputError(f"expected texts NAME;KEY=VALUE or a table by name, got {text!r}")
+            model, own_settings = named_settings(text)
+            if model in found:
+                raise InputError(
+                    f"model {model!r} is given twice; put all its settings behind its name once, "
+                    "with semicolons between"
+                )
+            found[model] = own_settings
+        return found
     known = [each.name for each in fields(ModelSettings)]
     for model, own in value.items() if isinstance(value, Mapping) else ():
-        for name in own if isinstance(own, Mapping) else ():
+        for name, item in own.items() if isinstance(own, Mapping) else ():
             if name not in known:
                 told = unknown_name("setting of a model", name, known)
                 raise InputError(f"model {model!r}: {told}")
+            if name != "engines":
+                try:
+                    _number(item)
+                except InputError as error:
+                    raise InputError(f"model {model!r}: {name}: {error}") from None
+    return value
+
+
+def _number(value: object) -> object:
+    """What pydantic may read as a number: not `true`, which it takes for 1."""
+    if isinstance(value, bool):
+        raise InputError(f"expected a number, got {_toml(value)}")
     return value
 
 

@@ -80,6 +80,24 @@ def test_a_variable_names_the_file(tmp_path: Path) -> None:
             r"model_settings.digits \(.*toml\): max_batch: expected at least 1, got 0",
         ),
         ('model_settings = ["digits"]', "expected NAME;KEY=VALUE, got 'digits'"),
+        (
+            "model_settings = [5]",
+            r"model_settings \(.*toml\): expected texts NAME;KEY=VALUE or a table by name, got 5",
+        ),
+        (
+            'model_settings = ["digits;max_batch=4", "digits;max_wait_ms=3"]',
+            r"model_settings \(.*toml\): model 'digits' is given twice",
+        ),
+        (
+            "[model_settings.digits]\nmax_batch = true",
+            "model 'digits': max_batch: expected a number, got true",
+        ),
+        (
+            "[model_settings.digits]\nmax_wait_ms = false",
+            "model 'digits': max_wait_ms: expected a number, got false",
+        ),
+        ("port = true", r"port \(.*toml\): expected a number, got true"),
+        ("max_wait_ms = true", r"max_wait_ms \(.*toml\): expected a number, got true"),
         ("model_settings = 3", r"model_settings \(.*toml\): expected .*, got 3"),
         ("port =", "not a TOML file"),
     ],
@@ -122,6 +140,11 @@ def test_settings_of_a_model(tmp_path: Path) -> None:
     ("name", "value", "message"),
     [
         ("PYCONV_SERVE_MAX_IMAGE", "1", "no setting 'max_image'; did you mean 'max_images'"),
+        (
+            "PYCONV_SERVE_MODEL_SETTINGS",
+            "digits;max_batch=4, digits;max_wait_ms=3",
+            r"model_settings \(PYCONV_SERVE_MODEL_SETTINGS\): model 'digits' is given twice",
+        ),
         ("PYCONV_SERVE_PORT", "x", r"port \(PYCONV_SERVE_PORT\): expected a valid integer"),
         ("pyconv_serve_port", "1", "a variable is PYCONV_SERVE_ and the name in capitals"),
     ],
