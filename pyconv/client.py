@@ -45,8 +45,8 @@ class Examination:
         profile: tell what each step of the native program takes.
         silenced: by layer, channels that are 0 to the layers after it.
         replaced: by layer, what takes the place of its output: float32 in the shape in which
-            `Client.activations` gives the whole layer. Edits go with neither `compare` nor
-            `profile`.
+            `Client.activations` gives the whole layer, of as many images as the request. Edits go
+            with neither `compare` nor `profile`.
     """
 
     compare: bool = False
@@ -624,7 +624,7 @@ def _examination(asked: Examination) -> pb.Examination:
             raise InputError(f"layer {name!r}: expected channels from 0, got {list(channels)}")
         edit = message.edits.add(layer=name, silenced=channels)
         if name in asked.replaced:
-            edit.replacement.CopyFrom(tensor_to_wire(asked.replaced[name]))
+            edit.replacement.CopyFrom(tensor_to_wire(asked.replaced[name], f"layer {name!r}"))
     return message
 
 

@@ -51,14 +51,18 @@ def engine_from_wire(value: int) -> EngineName | None:
     return _ENGINE_NAMES[value]
 
 
-def tensor_to_wire(array: Array) -> pb.Tensor:
+def tensor_to_wire(array: Array, name: str = "images") -> pb.Tensor:
     """The message of a uint8 or float32 array of any shape; any strides.
+
+    Args:
+        array: the values.
+        name: what an error calls them.
 
     Raises:
         InputError: another dtype.
     """
     if array.dtype not in _DATA_TYPES:
-        raise InputError(f"images: expected dtype uint8 or float32, got {array.dtype}")
+        raise InputError(f"{name}: expected dtype uint8 or float32, got {array.dtype}")
     data_type = _DATA_TYPES[array.dtype]
     return pb.Tensor(
         shape=array.shape,

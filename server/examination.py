@@ -14,6 +14,7 @@ import numpy as np
 
 from pyconv.engines.base import Array, shape_text
 from pyconv.errors import InputError, ModelError, PyconvError
+from pyconv.graph.batch import Batch
 from pyconv.metadata import Layer
 from pyconv.model import Model
 from pyconv.server.models import ServedModel
@@ -182,7 +183,8 @@ class Edits:
 
         Args:
             inputs: the network's own; those that are not needed may be missing.
-            replaced: by layer, what takes the place of its output, in Keras' layout.
+            replaced: by layer, what takes the place of its output, in Keras' layout; of as many
+                images as `inputs`, where there are any.
             silenced: by layer, the channels that are set to 0.
             outputs: ONNX tensors.
 
@@ -197,11 +199,13 @@ class Edits:
             )
         order = {name: place for place, name in enumerate(self._served.layers)}
         names = sorted({*replaced, *silenced}, key=lambda name: order[name])
+        count, known = self._served.images(inputs)
+        images = count if known else None
         edited: dict[str, Array] = {}
         for name in names:
             layer = model.layer(name)
             if name in replaced:
-                array = self._as_in_graph(layer, replaced[name])
+                array = self._as_in_graph(layer, replaced[name], images)
             else:
                 array = self._compute(inputs, edited, [layer.tensor])[layer.tensor]
             edited[layer.tensor] = self._silence(layer, array, silenced.get(name, ()))
@@ -228,9 +232,13 @@ class Edits:
             found |= _run(model, inputs, before)
         return found
 
-    def _as_in_graph(self, layer: Layer, array: Array) -> Array:
+    def _as_in_graph(self, layer: Layer, array: Array, images: int | None) -> Array:
         info = self._served.describe(layer.name)
         sizes = info.shape or ()
+        wanted = shape_text(info.shape)
+        if images is not None and sizes[:1] == (None,):
+            sizes = (self._rows(layer, images), *sizes[1:])
+            wanted = f"{shape_text(sizes)} for {images} {'image' if images == 1 else 'images'}"
         fits = array.dtype == info.dtype and (
             info.shape is None
             or (
@@ -240,12 +248,21 @@ class Edits:
         )
         if not fits:
             raise InputError(
-                f"layer {layer.name!r}: expected {info.dtype} of shape {shape_text(info.shape)}, "
+                f"layer {layer.name!r}: expected {info.dtype} of shape {wanted}, "
                 f"got {array.dtype} of shape {shape_text(array.shape)}"
             )
         if not layer.axes:
             return array
         return np.ascontiguousarray(array.transpose(np.argsort(layer.axes)))
+
+    def _rows(self, layer: Layer, images: int) -> int | None:
+        """How long the first axis of a layer is for so many images; None if that is not known."""
+        network = self._served.model.network
+        shape = network.shape(layer.tensor) if network else None
+        if shape:
+            size = shape[layer.axes[0] if layer.axes else 0]
+            return images * size.factor if isinstance(size, Batch) else size
+        return images if layer.shape else None
 
     def _silence(self, layer: Layer, array: Array, channels: Sequence[int]) -> Array:
         if not channels:

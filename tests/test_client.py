@@ -384,6 +384,16 @@ def test_the_rest_of_the_network_runs_on_an_edited_layer(client: Client) -> None
         (Examination(silenced={"conv2": [0]}), None, "conv2d"),
         (Examination(silenced={"conv2d": [4]}), None, "has 4 channels, 0 to 3; got 4"),
         (Examination(replaced={"conv2d": np.zeros((2, 3), np.float32)}), None, "expected float32"),
+        (
+            Examination(replaced={"conv2d": np.zeros((1, 4, 6, 4), np.float32)}),
+            None,
+            r"layer 'conv2d': expected float32 of shape \(2, 4, 6, 4\) for 2 images, got",
+        ),
+        (
+            Examination(replaced={"conv2d": np.zeros((2, 4, 6, 4))}),
+            None,
+            "layer 'conv2d': expected dtype uint8 or float32, got float64",
+        ),
         (Examination(silenced={"conv2d": [-1]}), None, "expected channels from 0"),
         (Examination(profile=True, silenced={"conv2d": [0]}), None, "not both in one request"),
     ],

@@ -127,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     with connection.connect(args, both_engines=args.compare) as (client, model):
         # A wrong model or engine is one error, not one a picture.
         description = client.describe(model, engine=args.engine)
+        edits.check_one_image(examination, description.layers)
         answers = list(
             client.classify_stream(
                 args.images,

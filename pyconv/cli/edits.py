@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from pyconv.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
-    from pyconv.client import Examination
+    from pyconv.client import Examination, LayerDescription
     from pyconv.engines.base import Array
 
 
@@ -68,6 +68,25 @@ def examination(
     return asked if compare or profile or silenced or replaced else None
 
 
+def check_one_image(asked: Examination | None, layers: Sequence[LayerDescription]) -> None:
+    """Refuse replacements that are of several pictures, where each picture is asked for alone.
+
+    Args:
+        asked: what the flags ask for.
+        layers: those of the model.
+
+    Raises:
+        InputError: there is one.
+    """
+    shapes = {layer.name: layer.shape for layer in layers}
+    for name, array in asked.replaced.items() if asked else ():
+        if array.ndim and array.shape[1:] == shapes.get(name) and len(array) != 1:
+            raise InputError(
+                f"--replace: layer {name!r}: each picture is classified by itself: expected an "
+                f"array of 1 image, got {len(array)}; pyconv activations takes an array of several"
+            )
+
+
 def _channels(text: str, channels: str) -> list[int]:
     """`0,3,8-15` as numbers."""
     found: list[int] = []
@@ -85,13 +104,20 @@ def _channels(text: str, channels: str) -> list[int]:
 def _array(layer: str, file: str) -> Array:
     import numpy as np
 
+    where = f"--replace: layer {layer!r}: {file}"
     try:
         loaded = np.load(Path(file), allow_pickle=False)
-        array: Array = loaded if isinstance(loaded, np.ndarray) else loaded[layer]
+        array = loaded if isinstance(loaded, np.ndarray) else loaded[layer]
     except OSError as error:
-        raise InputError(f"--replace: {file}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
     except KeyError as error:
-        raise InputError(f"--replace: {file}: {unknown_name('array', layer, loaded)}") from error
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"--replace: {file}: expected arrays as NumPy writes them") from error
+        raise InputError(f"{where}: {unknown_name('array', layer, loaded)}") from error
+    # What is damaged raises a ValueError, or whatever else zipfile, zlib or tokenize has for it.
+    except Exception as error:
+        raise InputError(f"{where}: expected arrays as NumPy writes them") from error
+    # A member of a zip file that is no array comes as bytes.
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{where}: expected an array as NumPy writes it, got other bytes")
+    if array.dtype.kind not in "biufc":
+        raise InputError(f"{where}: expected an array of numbers, got {array.dtype}")
     return array

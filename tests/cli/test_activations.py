@@ -67,6 +67,19 @@ def test_activations_of_a_whole_layer_are_what_replaces_it(
     assert (found[0] != dense).all()
 
 
+def test_activations_of_more_pictures_do_not_replace_those_of_one(
+    paths: list[str], flags: list[str], tmp_path: Path, capsys: _Output
+) -> None:
+    npz = tmp_path / "both.npz"
+    whole = ["--layer", "conv2d", "--channel", "all", "--npz", str(npz)]
+    assert main(["activations", *paths, *flags, *whole]) == 0
+    out = str(tmp_path / "one.png")
+    asked = ["activations", paths[0], *flags, "--replace", f"conv2d={npz}", "--out", out]
+    assert main(asked) == 1
+    expected = "expected float32 of shape (1, 4, 6, 4) for 1 image, got float32 of shape (2, 4, 6"
+    assert expected in capsys.readouterr().err
+
+
 def test_activations_draws_a_row_a_picture_and_a_column_a_map(
     paths: list[str], flags: list[str], tmp_path: Path, capsys: _Output
 ) -> None:

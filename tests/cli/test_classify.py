@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -114,7 +115,17 @@ def test_classify_with_layers_edited(folder: Path, small_classifier: Path, capsy
         (["--replace", "conv2d={folder}/none.npy"], "none.npy: cannot be read: No such file"),
         (["--replace", "conv2d={folder}/notes.txt"], "notes.txt: expected arrays as NumPy writes"),
         (["--replace", "conv2d={folder}/a.npz"], "there is no array 'conv2d' (known: dense)"),
-        (["--replace", "dense={folder}/a.npz"], "'dense': expected float32 of shape (n, 3), got"),
+        (["--replace", "dense={folder}/a.npz"], "'dense': expected float32 of shape (1, 3) for 1"),
+        (["--replace", "conv2d={folder}/two.npy"], "expected an array of 1 image, got 2"),
+        (
+            ["--replace", "flat={folder}/a.zip"],
+            "layer 'flat': {folder}/a.zip: expected an array as",
+        ),
+        (
+            ["--replace", "a={folder}/text.npy"],
+            "layer 'a': {folder}/text.npy: expected an array of",
+        ),
+        (["--replace", "a={folder}/bad.npz"], "layer 'a': {folder}/bad.npz: expected arrays as Nu"),
         (["--replace", "x={folder}/a.npz", "--silence", "dense:0"], "there is no array 'x'"),
         (["--silence", "conv2d:0", "--compare"], "layers can be edited, or engines compared"),
         (["--silence", "conv2d:0", "--ray", "--out", "x"], "--silence does not go with --ray"),
@@ -124,10 +135,18 @@ def test_classify_with_edits_that_make_no_sense(
     folder: Path, small_classifier: Path, edit: list[str], message: str, capsys: _Output
 ) -> None:
     np.savez(folder / "a.npz", dense=np.zeros((1, 2), np.float32))
+    np.save(folder / "two.npy", np.zeros((2, 4, 6, 4), np.float32))
+    np.save(folder / "text.npy", np.array(["a"]))
+    with ZipFile(folder / "a.zip", "w") as file:
+        file.writestr("flat", b"no array")
+    np.savez_compressed(folder / "bad.npz", a=np.arange(99.0))
+    damaged = bytearray((folder / "bad.npz").read_bytes())
+    damaged[60:70] = b"\xff" * 10  # within the compressed stream
+    (folder / "bad.npz").write_bytes(damaged)
     told = [text.replace("{folder}", str(folder)) for text in edit]
     picture, model = str(folder / "boot.png"), str(small_classifier)
     assert main(["classify", picture, "--model", model, *told]) == 1
-    assert message in capsys.readouterr().err
+    assert message.replace("{folder}", str(folder)) in capsys.readouterr().err
 
 
 def test_classify_leaves_no_server_behind(folder: Path, small_classifier: Path) -> None:

@@ -159,6 +159,19 @@ async def test_a_replaced_layer_needs_no_picture(inference: Inference) -> None:
     np.testing.assert_allclose(scores, model.predict(_IMAGES), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+async def test_a_replaced_layer_is_of_as_many_images(inference: Inference, engine: Any) -> None:
+    layers = inference.models.select("small", engine).model.activations(_IMAGES)
+    expected = (
+        r"layer 'conv2d': expected float32 of shape \(2, 4, 6, 4\) for 2 images, "
+        r"got float32 of shape \({}, 4, 6, 4\)"
+    )
+    for count in (1, 3):
+        maps = np.resize(layers["conv2d"], (count, 4, 6, 4))
+        with pytest.raises(InputError, match=expected.format(count)):
+            await _infer(inference, ["scores"], engine, inputs={"conv2d": maps})
+
+
 async def test_several_layers_may_be_edited(inference: Inference) -> None:
     layers = inference.models.select("small", None).model.activations(_IMAGES)
     both = {"conv2d": [0], "flatten": [1, 5]}
@@ -178,7 +191,7 @@ async def test_several_layers_may_be_edited(inference: Inference) -> None:
         (
             {"inputs": {"conv2d": np.zeros((2, 4, 6, 3), np.float32)}},
             InputError,
-            r"layer 'conv2d': expected float32 of shape \(n, 4, 6, 4\), got float32 of shape",
+            r"layer 'conv2d': expected float32 of shape \(2, 4, 6, 4\) for 2 images, got",
         ),
         (
             {"silenced": {"conv2d": [0]}, "profile": True},
