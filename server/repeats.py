@@ -65,7 +65,8 @@ class Reader:
 
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}  # by the size of a message: that of its beginning
-        self._beginnings: dict[bytes, Beginning] = {}
+        # By the size of the message too: of another size, its end would mean something else.
+        self._beginnings: dict[tuple[int, bytes], Beginning] = {}
 
     def read(self, data: bytes) -> pb.ModelInferRequest | Repeated:
         """A request.
@@ -76,7 +77,7 @@ class Reader:
         # Of the same size and beginning, so the field of the elements holds just as many of them.
         size = self._sizes.get(len(data))
         if size is not None:
-            beginning = self._beginnings.get(data[:size])
+            beginning = self._beginnings.get((len(data), data[:size]))
             if beginning is not None:
                 return Repeated(beginning, data[size:])
         request = pb.ModelInferRequest.FromString(data)
@@ -101,7 +102,7 @@ class Reader:
         if array.dtype.hasobject or not array.size or sys.byteorder != "little":
             return
         self._sizes[len(data)] = size
-        self._beginnings[data[:size]] = Beginning(
+        self._beginnings[len(data), data[:size]] = Beginning(
             Selection(request.model_name, None, request.model_version),
             [OutputChoice(output.name) for output in request.outputs],
             tensor.name,

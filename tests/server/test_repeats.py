@@ -59,6 +59,20 @@ def test_what_asks_for_more_is_not_remembered(request_: pb.ModelInferRequest) ->
         assert reader.read(request_.SerializeToString()) == request_
 
 
+def test_a_beginning_counts_for_messages_of_its_size_alone() -> None:
+    reader = Reader()
+    short, long = (_request(bytes(size)).SerializeToString() for size in (40, 60))
+    for data in (short, long):
+        reader.read(data)
+    # As long as one, and beginning as the other: with an id behind it, or cut off.
+    name = "z" * (len(long) - len(short) - 2)
+    read = reader.read(short + pb.ModelInferRequest(id=name).SerializeToString())
+    assert isinstance(read, pb.ModelInferRequest)
+    assert read.id == name
+    with pytest.raises(DecodeError):
+        reader.read(long[: len(short)])
+
+
 def test_what_is_remembered_has_a_limit() -> None:
     reader = Reader()
     for number in range(2000):
