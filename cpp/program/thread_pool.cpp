@@ -32,38 +32,60 @@ bool changes_soon(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
   return false;
 }
 
-// Where a thread wakes up. Linux often puts a thread that is woken behind the one that wakes it, on the same
-// CPU, though another has nothing to do; there it stays until its time has come, some milliseconds later, and
-// all that while the caller does the work alone. So a sleeping worker is kept off the caller's CPU, and
-// allowed back on it as soon as it is awake.
+pid_t thread_id() {
 #if defined(__linux__)
-pid_t thread_id() { return static_cast<pid_t>(syscall(SYS_gettid)); }
-
-int current_cpu() { return sched_getcpu(); }
-
-// Whether the thread may now run on other CPUs alone; not where it could run on no other before.
-bool forbid(pid_t thread, int cpu) {
-  cpu_set_t allowed;
-  if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(thread, sizeof allowed, &allowed) != 0) return false;
-  if (!CPU_ISSET(static_cast<std::size_t>(cpu), &allowed) || CPU_COUNT(&allowed) < 2) return false;
-  CPU_CLR(static_cast<std::size_t>(cpu), &allowed);
-  return sched_setaffinity(thread, sizeof allowed, &allowed) == 0;
-}
-
-void allow(pid_t thread, int cpu) {
-  cpu_set_t allowed;
-  if (sched_getaffinity(thread, sizeof allowed, &allowed) != 0) return;
-  CPU_SET(static_cast<std::size_t>(cpu), &allowed);
-  sched_setaffinity(thread, sizeof allowed, &allowed);
-}
+  return static_cast<pid_t>(syscall(SYS_gettid));
 #else
-pid_t thread_id() { return 0; }
-int current_cpu() { return -1; }
-bool forbid(pid_t, int) { return false; }
-void allow(pid_t, int) {}
+  return 0;
 #endif
+}
 
 }  // namespace
+
+// While it lives, the workers that sleep wake up on other CPUs than this one. Linux often puts a thread that
+// is woken behind the one that wakes it, on the same CPU, though another has nothing to do; there it stays
+// until its time has come, some milliseconds later, and all that while the caller does the work alone.
+// Afterwards they may run where their caller may.
+class ThreadPool::WakingElsewhere {
+#if defined(__linux__)
+ public:
+  explicit WakingElsewhere(const ThreadPool& pool) : pool_(pool) {
+    for (const auto& worker : pool.workers_) {
+      if (!worker->asleep.load(std::memory_order_acquire)) continue;
+      if (count_ == 0 && !find_others()) return;
+      ++count_;
+      sched_setaffinity(worker->id.load(std::memory_order_relaxed), sizeof others_, &others_);
+    }
+  }
+  ~WakingElsewhere() {
+    if (count_ == 0) return;
+    for (const auto& worker : pool_.workers_) {
+      if (const pid_t id = worker->id.load(std::memory_order_relaxed); id != 0) {
+        sched_setaffinity(id, sizeof allowed_, &allowed_);
+      }
+    }
+  }
+  WakingElsewhere(const WakingElsewhere&) = delete;
+  WakingElsewhere& operator=(const WakingElsewhere&) = delete;
+
+ private:
+  // False where the caller may run nowhere but here, or the system does not tell.
+  bool find_others() {
+    const int cpu = sched_getcpu();
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return false;
+    others_ = allowed_;
+    CPU_CLR(static_cast<std::size_t>(cpu), &others_);
+    return CPU_COUNT(&others_) > 0;
+  }
+
+  const ThreadPool& pool_;
+  int count_ = 0;
+  cpu_set_t allowed_{}, others_{};
+#else
+ public:
+  explicit WakingElsewhere(const ThreadPool&) {}
+#endif
+};
 
 ThreadPool& ThreadPool::of(int threads) {
   static auto& pools = *new std::map<int, ThreadPool*>;  // never destroyed, see the header
@@ -93,13 +115,10 @@ void ThreadPool::call(Call function, const void* data) {
   const std::uint32_t round = round_.load(std::memory_order_relaxed) + 1;
   tickets_.store(std::uint64_t{round} << 32 | count, std::memory_order_release);
   round_.store(round, std::memory_order_release);
-  for (const auto& worker : workers_) {
-    // One that is kept off a CPU already has not woken up since.
-    if (!worker->asleep.load(std::memory_order_acquire) || worker->forbidden.load() >= 0) continue;
-    const int cpu = current_cpu();
-    if (forbid(worker->id.load(std::memory_order_relaxed), cpu)) worker->forbidden.store(cpu);
+  {
+    const WakingElsewhere elsewhere(*this);
+    round_.notify_all();
   }
-  round_.notify_all();
   take_part();
   for (std::uint32_t done = done_.load(std::memory_order_acquire); done != count;
        done = done_.load(std::memory_order_acquire)) {
@@ -125,7 +144,6 @@ void ThreadPool::work(Worker& worker) {
       worker.asleep.store(true, std::memory_order_release);
       round_.wait(seen, std::memory_order_acquire);
       worker.asleep.store(false, std::memory_order_relaxed);
-      if (const int cpu = worker.forbidden.exchange(-1); cpu >= 0) allow(worker.id, cpu);
     }
     seen = round_.load(std::memory_order_acquire);
     take_part();

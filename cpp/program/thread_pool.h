@@ -37,10 +37,10 @@ class ThreadPool {
 
   struct Worker {
     std::atomic<bool> asleep{false};
-    std::atomic<pid_t> id{0};        // of the thread, as the system counts them
-    std::atomic<int> forbidden{-1};  // a CPU on which it was kept from waking up
+    std::atomic<pid_t> id{0};  // of the thread, as the system counts them
     std::thread thread;
   };
+  class WakingElsewhere;
 
   explicit ThreadPool(int threads);
   void call(Call function, const void* data);

@@ -18,7 +18,7 @@ def _threads() -> set[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where threads may run")
-def test_workers_that_were_kept_off_a_cpu_may_run_there_again() -> None:
+def test_workers_may_run_where_their_caller_may() -> None:
     others = _threads()
     # No other test has a pool of so many threads.
     builder = _core.ProgramBuilder()
