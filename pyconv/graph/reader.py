@@ -109,12 +109,23 @@ def read(path: Path) -> OnnxFile:
         onnx.checker.check_model(_with_shapes(model))
         if model.functions:
             model = inliner.inline_local_functions(model)
+            _check_outputs(path, model)
         return _contents(path, opset, model)
     except ModelError:
         raise
     except Exception as error:
         # Also what decoding a damaged tensor raises: ValueError, TypeError, onnx's own.
         raise ModelError(f"{path}: the ONNX file is broken: {brief(error)}") from error
+
+
+def _check_outputs(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse what the checker lets through: a function that does not make what it says."""
+    made = {name for node in model.graph.node for name in node.output}
+    made |= {item.name for item in (*model.graph.input, *model.graph.initializer)}
+    made |= {item.values.name for item in model.graph.sparse_initializer}
+    for output in model.graph.output:
+        if output.name not in made:
+            raise ModelError(f"{path}: no node makes the output {output.name!r}")
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
