@@ -159,7 +159,8 @@ class ServedModel:
         counts = {
             len(inputs[info.name])
             for info in self.model.inputs
-            if info.shape and info.shape[0] is None and info.name in inputs
+            if info.shape and info.shape[0] is None
+            if info.name in inputs and inputs[info.name].ndim  # a number is refused by the engine
         }
         return max(counts, default=1), len(counts) == 1
 

@@ -121,7 +121,8 @@ def read(path: Path) -> OnnxFile:
 def _check_outputs(path: Path, model: onnx.ModelProto) -> None:
     """Refuse what the checker lets through: a function that does not make what it says."""
     made = {name for node in model.graph.node for name in node.output}
-    made |= {item.name for item in (*model.graph.input, *model.graph.initializer)}
+    made |= {item.name for item in model.graph.input}
+    made |= {item.name for item in model.graph.initializer}
     made |= {item.values.name for item in model.graph.sparse_initializer}
     for output in model.graph.output:
         if output.name not in made:

@@ -172,6 +172,12 @@ async def test_a_replaced_layer_is_of_as_many_images(inference: Inference, engin
             await _infer(inference, ["scores"], engine, inputs={"conv2d": maps})
 
 
+async def test_a_number_is_no_picture_of_an_edited_layer(inference: Inference) -> None:
+    number = np.ones((), np.float32)
+    with pytest.raises(InputError, match="pixels"):
+        await _infer(inference, inputs={"pixels": number}, silenced={"conv2d": (0,)})
+
+
 async def test_several_layers_may_be_edited(inference: Inference) -> None:
     layers = inference.models.select("small", None).model.activations(_IMAGES)
     both = {"conv2d": [0], "flatten": [1, 5]}
