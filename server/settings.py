@@ -106,6 +106,13 @@ class Applied(NamedTuple):
     max_wait_ms: float
 
 
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # no file can be called so
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One model to serve.
@@ -137,9 +144,9 @@ class ModelSpec:
             InputError: nothing stands before or after the sign, or a setting makes no sense.
         """
         # A file's own name may hold semicolons, too.
-        source = text if Path(text).is_file() else _OWN.sub("", text)
+        source = text if _is_file(text) else _OWN.sub("", text)
         name, sign, path = source.partition("=")
-        if not sign or Path(source).is_file():  # a file's own name may hold the sign
+        if not sign or _is_file(source):  # a file's own name may hold the sign
             name, path = source if source in bundled.names() else Path(source).stem, source
         if not name or not path:
             raise InputError(f"model: expected NAME=PATH, a bundled name or a path, got {text!r}")

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pyconv import bundled
@@ -160,6 +160,7 @@ _paths = st.text(
 )
 
 
+@example(models={"A": "0" * 300}, max_wait_ms=1.0, max_queue=1)  # longer than a file's name may be
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(
     models=st.dictionaries(_names, _paths, min_size=1, max_size=3),
