@@ -112,13 +112,10 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
     async def _classify(
         self, request: pb.ClassifyRequest, deadline: float | None
     ) -> pb.ClassifyResponse:
-        try:
+        with self._inference.reading(request.model.name, ""):
             selection = _selection(request.model, request.examination)
             images = _images(request.images)
             asked = _examination(request.examination)
-        except Exception as error:
-            self._inference.refuse(request.model.name, "", error)
-            raise
         classified = await self._inference.classify(
             selection, images, request.top_k or 1, asked=asked, deadline=deadline
         )
@@ -127,15 +124,12 @@ class Classifier(classifier_pb2_grpc.ClassifierServicer):
     async def _activations(
         self, request: pb.ActivationsRequest, deadline: float | None
     ) -> pb.ActivationsResponse:
-        try:
+        with self._inference.reading(request.model.name, ""):
             if request.format not in pb.ActivationFormat.values():
                 raise InputError(f"format: expected 1 (tensor) or 2 (PNG), got {request.format}")
             selection = _selection(request.model, request.examination)
             images = _images(request.images)
             asked = _examination(request.examination)
-        except Exception as error:
-            self._inference.refuse(request.model.name, "", error)
-            raise
         choices = [LayerChoice(layer.name, tuple(layer.channels)) for layer in request.layers]
         activated = await self._inference.activations(
             selection, images, choices, asked=asked, deadline=deadline

@@ -316,14 +316,19 @@ class Inference:
             self._streams -= 1
             self.metrics.stream(-1)
 
-    def refuse(self, name: str, version: str, error: Exception) -> None:
-        """Count a request that could not even be read; the others count themselves."""
+    @contextmanager
+    def reading(self, name: str, version: str) -> Iterator[None]:
+        """Count a request that cannot even be read; the others count themselves."""
         try:
-            served = self.models.select(name, None, version)
-        except PyconvError:
-            self.metrics.refused("", "", code_name(error))
-        else:
-            self.metrics.refused(served.name, served.version, code_name(error))
+            yield
+        except Exception as error:
+            try:
+                served = self.models.select(name, None, version)
+            except PyconvError:
+                self.metrics.refused("", "", code_name(error))
+            else:
+                self.metrics.refused(served.name, served.version, code_name(error))
+            raise
 
     def _request(self, selection: Selection) -> _Request:
         """Find the model, and count what happens in the block as one request for it."""

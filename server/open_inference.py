@@ -199,7 +199,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelInferRequest, deadline: float | None
     ) -> pb.ModelInferResponse:
         raw = bool(request.raw_input_contents)
-        try:
+        with self._inference.reading(request.model_name, request.model_version):
             asked = _parameters(request.parameters) if request.parameters else {}
             engine = parameters.engine(asked) if asked else None
             selection = Selection(request.model_name, engine, request.model_version)
@@ -219,9 +219,6 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                 inputs = await self._inference.work(request.ByteSize(), lambda: _inputs(request))
             wanted = TensorRequest(selection, inputs, outputs, parameters.examination(asked))
             deadline = parameters.deadline(asked, deadline) if asked else deadline
-        except Exception as error:
-            self._inference.refuse(request.model_name, request.model_version, error)
-            raise
         inferred = await self._inference.infer(wanted, deadline=deadline)
         if raw:
             return _response(request, inferred)

@@ -216,7 +216,7 @@ class _Rest:
         body = await request.read()
         length = request.headers.get(_JSON_LENGTH)
         name, model_version = _named(request)
-        try:
+        with self._inference.reading(name, model_version):
             asked, inputs = await self._inference.work(len(body), lambda: _read(body, length))
             outputs = [
                 OutputChoice(output.name, parameters.classes(output.name, output.parameters))
@@ -229,9 +229,6 @@ class _Rest:
                 parameters.examination(asked.parameters),
             )
             deadline = parameters.deadline(asked.parameters, None, arrived)
-        except Exception as error:
-            self._inference.refuse(name, model_version, error)
-            raise
         inferred = await self._inference.infer(wanted, deadline=deadline)
         every = asked.parameters.get("binary_data_output") is True
         binary = [
