@@ -161,6 +161,8 @@ def _model() -> type[BaseSettings]:
             hint = Annotated[hint, NoDecode, BeforeValidator(_by_model)]
         elif hint in (int, float):
             hint = Annotated[hint, BeforeValidator(_number)]
+        elif hint is bool:
+            hint = Annotated[hint, BeforeValidator(_truth)]
         elif isinstance(get_origin(hint), type) and issubclass(
             get_origin(hint) or object, Sequence
         ):
@@ -203,6 +205,13 @@ def _number(value: object) -> object:
     """What pydantic may read as a number: not `true`, which it takes for 1."""
     if isinstance(value, bool):
         raise InputError(f"expected a number, got {_toml(value)}")
+    return value
+
+
+def _truth(value: object) -> object:
+    """What pydantic may read as a truth value: not 1, which a file need not write for `true`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise InputError(f"expected true or false, got {_toml(value)}")
     return value
 
 

@@ -172,6 +172,35 @@ class Edits:
         self._served = served
         self._rest = lru_cache(maxsize=8)(served.model.resumed)
 
+    def images(self, inputs: Mapping[str, Array], replaced: Mapping[str, Array]) -> int | None:
+        """How many images a request is of, by its inputs or else by its replaced layers.
+
+        Args:
+            inputs: as for `run`.
+            replaced: as for `run`.
+
+        Returns:
+            None where the arrays do not tell.
+
+        Raises:
+            InputError: there are no inputs, and the layers are of different counts.
+        """
+        count, known = self._served.images(inputs)
+        if known:
+            return count
+        if inputs:  # several, which need not be of as many images
+            return None
+        counts = {}
+        for name, array in replaced.items():
+            info = self._served.describe(name)
+            rows = self._rows(self._served.model.layer(name), 1)
+            if info.shape and info.shape[0] is None and array.ndim and rows:
+                counts[name] = -(-len(array) // rows)
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name!r} of {count}" for name, count in counts.items())
+            raise InputError(f"replaced layers: expected all of as many images, got {told}")
+        return next(iter(counts.values()), None)
+
     def run(
         self,
         inputs: Mapping[str, Array],
@@ -184,7 +213,7 @@ class Edits:
         Args:
             inputs: the network's own; those that are not needed may be missing.
             replaced: by layer, what takes the place of its output, in Keras' layout; of as many
-                images as `inputs`, where there are any.
+                images as `inputs`, or where there are none as each other.
             silenced: by layer, the channels that are set to 0.
             outputs: ONNX tensors.
 
@@ -199,8 +228,7 @@ class Edits:
             )
         order = {name: place for place, name in enumerate(self._served.layers)}
         names = sorted({*replaced, *silenced}, key=lambda name: order[name])
-        count, known = self._served.images(inputs)
-        images = count if known else None
+        images = self.images(inputs, replaced)
         edited: dict[str, Array] = {}
         for name in names:
             layer = model.layer(name)

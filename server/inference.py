@@ -224,7 +224,11 @@ class Inference:
                 "parameters: layers can be edited, or engines compared and steps timed, not both "
                 "in one request"
             )
-        images = served.images(inputs)[0] if edits else served.check(inputs)[0]
+        if edits:
+            count = served.edits.images(inputs, asked.replaced)
+            images = served.images(inputs)[0] if count is None else count
+        else:
+            images = served.check(inputs)[0]
         self._check_images(images)
         other = None
         if asked.compare:

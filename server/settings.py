@@ -62,11 +62,15 @@ class ModelSettings:
         """Read `;engine=both;max_batch=16;max_wait_ms=2`, or some of it.
 
         Raises:
-            InputError: it is not of that form, or a setting makes no sense.
+            InputError: it is not of that form, or a setting makes no sense or is given twice.
         """
         own = cls()
+        given: dict[str, str] = {}
         for part in text.split(";")[1:]:
             key, _, value = part.partition("=")
+            if key in given:
+                raise InputError(f"{key} is given twice: {given[key]} and {value}; say it once")
+            given[key] = value
             try:
                 if key == "engine":
                     own = replace(own, engines=ENGINES[value])

@@ -54,8 +54,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="SETTINGS",
         help="settings of one model, of that folder too, behind its name: "
-        "'shoes;engine=both;max_batch=16;max_wait_ms=2'; may be given several times; in the TOML "
-        "file a table: [model_settings.shoes] with engines, max_batch and max_wait_ms",
+        "'shoes;engine=both;max_batch=16;max_wait_ms=2'; may be given several times, once for each "
+        "model; in the TOML file a table: [model_settings.shoes] with engines, max_batch and "
+        "max_wait_ms",
     )
     models.add_argument(
         "--engine",

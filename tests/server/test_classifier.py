@@ -167,6 +167,23 @@ _BAD_CLASSIFY = {
         grpc.StatusCode.INVALID_ARGUMENT,
         "this file does not say how uint8 pixels become its input",
     ),
+    "a replaced layer of another count": (
+        pb.ClassifyRequest(
+            model=_SMALL,
+            images=_GOOD,
+            examination=pb.Examination(
+                edits=[
+                    pb.LayerEdit(
+                        layer=name, replacement=tensor_to_wire(np.zeros(shape, np.float32))
+                    )
+                    for name, shape in (("conv2d", (5, 4, 6, 4)), ("flatten", (3, 96)))
+                ]
+            ),
+        ),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "layer 'flatten': expected float32 of shape (5, 96) for 5 images, got float32 of shape "
+        "(3, 96)",
+    ),
     "a network that is no classifier": (
         pb.ClassifyRequest(model=pb.ModelSelector(name="maps"), images=_GOOD),
         grpc.StatusCode.FAILED_PRECONDITION,

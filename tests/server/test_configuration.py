@@ -96,7 +96,13 @@ def test_a_variable_names_the_file(tmp_path: Path) -> None:
             "[model_settings.digits]\nmax_wait_ms = false",
             "model 'digits': max_wait_ms: expected a number, got false",
         ),
+        (
+            'model_settings = ["digits;max_batch=4;max_batch=5"]',
+            r"model 'digits': max_batch is given twice: 4 and 5",
+        ),
         ("port = true", r"port \(.*toml\): expected a number, got true"),
+        ("log_requests = 1", r"log_requests \(.*toml\): expected true or false, got 1"),
+        ("trace = 0.0", r"trace \(.*toml\): expected true or false, got 0.0"),
         ("max_wait_ms = true", r"max_wait_ms \(.*toml\): expected a number, got true"),
         ("model_settings = 3", r"model_settings \(.*toml\): expected .*, got 3"),
         ("port =", "not a TOML file"),

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 import pyconv
 from pyconv.errors import InputError, ModelError
-from pyconv.server.errors import NotFoundError
+from pyconv.server.errors import LimitError, NotFoundError
 from pyconv.server.examination import catalogue
 from pyconv.server.inference import Inference
 from pyconv.server.models import Models, OutputChoice, ServedModel
@@ -170,6 +170,32 @@ async def test_a_replaced_layer_is_of_as_many_images(inference: Inference, engin
         maps = np.resize(layers["conv2d"], (count, 4, 6, 4))
         with pytest.raises(InputError, match=expected.format(count)):
             await _infer(inference, ["scores"], engine, inputs={"conv2d": maps})
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+async def test_replaced_layers_are_of_as_many_images_each(
+    inference: Inference, engine: Any
+) -> None:
+    layers = {
+        "conv2d": np.zeros((2, 4, 6, 4), np.float32),
+        "flatten": np.zeros((3, 96), np.float32),
+    }
+    request = TensorRequest(Selection("small", engine), layers, [OutputChoice("scores")])
+    expected = "replaced layers: expected all of as many images, got 'conv2d' of 2, 'flatten' of 3"
+    with pytest.raises(InputError, match=expected):
+        await inference.infer(request)
+
+
+async def test_images_of_a_replaced_layer_count(inference: Inference, settings: Settings) -> None:
+    def request(count: int) -> TensorRequest:
+        return TensorRequest(Selection("small"), {"flatten": np.zeros((count, 96), np.float32)})
+
+    (_, scores), *_ = (await inference.infer(request(settings.max_images))).outputs
+    assert len(scores) == settings.max_images
+    with pytest.raises(LimitError, match=f"at most {settings.max_images} in one request, got 65"):
+        await inference.infer(request(settings.max_images + 1))
+    with pytest.raises(InputError, match="images: expected at least one, got none"):
+        await inference.infer(request(0))
 
 
 async def test_a_number_is_no_picture_of_an_edited_layer(inference: Inference) -> None:

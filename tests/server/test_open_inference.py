@@ -219,6 +219,25 @@ _BAD: dict[str, tuple[pb.ModelInferRequest, grpc.StatusCode, str]] = {
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "this server takes at most 64 in one request, got 65",
     ),
+    "replaced layers of different counts": (
+        _request(
+            inputs=[
+                _Input(name="conv2d", datatype="FP32", shape=[1, 4, 6, 4]),
+                _Input(name="flatten", datatype="FP32", shape=[2, 96]),
+            ],
+            raw_input_contents=[bytes(96 * 4), bytes(2 * 96 * 4)],
+        ),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "expected all of as many images, got 'conv2d' of 1, 'flatten' of 2",
+    ),
+    "a replaced layer of too many images": (
+        _request(
+            inputs=[_Input(name="flatten", datatype="FP32", shape=[65, 96])],
+            raw_input_contents=[bytes(65 * 96 * 4)],
+        ),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "this server takes at most 64 in one request, got 65",
+    ),
     "too many outputs": (
         _request(["scores"] * 257),
         grpc.StatusCode.RESOURCE_EXHAUSTED,

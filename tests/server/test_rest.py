@@ -130,6 +130,16 @@ _BAD: dict[str, tuple[Any, int, str]] = {
         413,
         "this server takes at most 64 in one request, got 65",
     ),
+    "replaced layers of different counts": (
+        {
+            "inputs": [
+                {"name": name, "shape": [n, *sizes], "datatype": "FP32", "data": [0.0] * n * 96}
+                for n, name, *sizes in ((1, "conv2d", 4, 6, 4), (2, "flatten", 96))
+            ]
+        },
+        400,
+        "expected all of as many images, got 'conv2d' of 1, 'flatten' of 2",
+    ),
     "a body too large": (_message(id="x" * (1 << 16)), 413, "the body is too large"),
     "numbers that JSON cannot say": (
         _message(inputs=[{**_PIXELS, "data": [1e39] * 96}], outputs=[{"name": "relu"}]),
