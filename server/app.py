@@ -39,6 +39,10 @@ OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceSe
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
+_LEAST_FOR_SPANS_S = 1.0
+"""What a stopping server waits for the last spans to be sent where nothing of the grace is left."""
+
+
 class Server:
     """Made by `start`; answers until it is told to `stop`.
 
@@ -60,7 +64,7 @@ class Server:
         self._security = security
         self._inference = inference
         self._repository = repository
-        self._health = Health([CLASSIFIER, OPEN_INFERENCE], repository.state)
+        self._health = Health([CLASSIFIER, OPEN_INFERENCE], repository)
         self._server = grpc.aio.server(
             interceptors=[] if tracing is None else [tracing.interceptor],
             options=[
@@ -146,6 +150,8 @@ class Server:
         self._health.stop()
         await self._repository.close()
         await asyncio.sleep(self._settings.drain_seconds)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._settings.grace_seconds
         stopping = [self._server.stop(self._settings.grace_seconds)]
         if self._http is not None:
             stopping.append(self._http.stop())
@@ -154,7 +160,7 @@ class Server:
             self._sharing.cancel()
         self._inference.close()
         if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close)
+            await self._tracing.close(max(_LEAST_FOR_SPANS_S, end - loop.time()))
 
     async def _listen_http(self) -> None:
         # Whoever has no use for HTTP does not wait for aiohttp to be imported.

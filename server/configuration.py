@@ -258,6 +258,8 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     told = f"{where} ({origins.get(name, 'flag')})"
     if first["type"] == "value_error":  # of our own saying
         return f"{told}: {first['ctx']['error']}"
+    if first["type"] == "bool_parsing":
+        return f"{told}: expected true or false, got {first['input']!r}"
     return (
         f"{told}: expected {first['msg'].removeprefix('Input should be ')}, got {first['input']!r}"
     )

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
+
+from pyconv.server.repository import Repository
 
 _LOOK_SECONDS = 0.5
 """How often a watched model is looked at."""
@@ -25,13 +27,13 @@ class Health(health_pb2_grpc.HealthServicer):
 
     Args:
         services: the full names of the services; a model goes by its own name.
-        model_state: whether a model of that name is ready; None where there is none such.
+        repository: the models.
     """
 
-    def __init__(self, services: Sequence[str], model_state: Callable[[str], bool | None]) -> None:
+    def __init__(self, services: Sequence[str], repository: Repository) -> None:
         # The empty name is the whole server, by the protocol.
         self._services = frozenset(["", *services])
-        self._model_state = model_state
+        self._repository = repository
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -48,6 +50,13 @@ class Health(health_pb2_grpc.HealthServicer):
                 grpc.StatusCode.NOT_FOUND, f"there is no service or model {request.service!r} here"
             )
         return pb.HealthCheckResponse(status=status)
+
+    async def List(self, request: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """A HealthListResponse: the status of every service and model now."""
+        names = sorted({*self._services, *self._repository.names()})
+        return pb.HealthListResponse(  # type: ignore[attr-defined]  # newer than the stubs
+            statuses={name: pb.HealthCheckResponse(status=self._status(name)) for name in names}
+        )
 
     async def Watch(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -70,7 +79,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def _status(self, name: str) -> Any:
         ready: bool | None = True
         if name not in self._services:
-            ready = self._model_state(name)
+            ready = self._repository.state(name)
         if ready is None:
             return pb.HealthCheckResponse.SERVICE_UNKNOWN
         if ready and not self._stopping.is_set():

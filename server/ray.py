@@ -84,9 +84,7 @@ class Copy:
         self._inference = Inference(Models(), settings)
         self._repository = Repository(self._inference, settings)
         await self._repository.start()
-        self._health = Health(
-            [_CLASSIFIER.full_name, _OPEN_INFERENCE.full_name], self._repository.state
-        )
+        self._health = Health([_CLASSIFIER.full_name, _OPEN_INFERENCE.full_name], self._repository)
         self._servicers = {
             _HEALTH.name: self._health,
             _CLASSIFIER.name: Classifier(self._inference),

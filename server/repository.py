@@ -105,11 +105,15 @@ class Repository:
         known = name in self._models.names or name in self._given or name in self._failures
         return False if known or name in self._names_on_disk() else None
 
+    def names(self) -> Sequence[str]:
+        """The models' names, loaded or not."""
+        known = {*self._given, *self._names_on_disk()}
+        return list(dict.fromkeys([*self._models.names, *sorted(known)]))
+
     def index(self) -> Sequence[Entry]:
         """Every version of every model, loaded or not."""
         entries = []
-        known = {*self._given, *self._names_on_disk()}
-        for name in dict.fromkeys([*self._models.names, *sorted(known)]):
+        for name in self.names():
             reason = self._failures.get(name, "")
             if name in self._models.names:
                 entries += [
@@ -233,9 +237,22 @@ class Repository:
             await self._take_in(name)
         for name in self._on_disk():
             await self._try_to_load(name)
+        self._warn_of_names()
         self.ready = True
         if self._settings.model_dir is not None and self._settings.watch_seconds:
             self._watching = asyncio.ensure_future(self._watch(self._settings.watch_seconds))
+
+    def _warn_of_names(self) -> None:
+        """Tell of settings that go by a name which nothing has; a later model may have it."""
+        models = self.names()
+        for name in self._settings.model_settings:
+            if name not in models:
+                _log.warning("model_settings: %s", unknown_name("model", name, models))
+        held = [served for name in self._models.names for served in self._models.all(name)]
+        layers = dict.fromkeys(layer for served in held for layer in served.layers)
+        for name in self._settings.observed_layers:
+            if held and name not in layers:
+                _log.warning("observed_layers: %s", unknown_name("layer", name, layers))
 
     async def reload(self) -> None:
         """Take in whatever has changed on disk; failures are logged and told by `index`."""

@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import TypeAlias
 
 from pyconv.server.examination import compare_outputs, layer_seconds
 from pyconv.server.metrics import Metrics
@@ -21,6 +22,8 @@ from pyconv.server.scheduler import Tensors
 from pyconv.server.settings import Settings
 
 _log = logging.getLogger("pyconv.server")
+
+_Look: TypeAlias = Callable[[], None]
 
 
 class Sampling:
@@ -49,43 +52,43 @@ class Sampling:
         """Perhaps look at a request that has been answered."""
         if self._busy:
             return
-        work: Callable[[], None] | None = None
+        looks: list[_Look] = []
         settings = self._settings
         if random.random() < settings.shadow_share:
-            work = self._shadow(served, inputs)
-        elif random.random() < settings.observed_share:
-            work = self._observe(served, inputs)
-        if work is not None:
+            looks += self._shadow(served, inputs)
+        if random.random() < settings.observed_share:
+            looks += self._observe(served, inputs)
+        if looks:
             self._busy = True
             loop = asyncio.get_running_loop()
-            done = loop.run_in_executor(self._threads, work)
+            done = loop.run_in_executor(self._threads, lambda: [look() for look in looks])
             done.add_done_callback(self._finish)
 
-    def _finish(self, done: asyncio.Future[None]) -> None:
+    def _finish(self, done: asyncio.Future[list[None]]) -> None:
         self._busy = False
         if not done.cancelled() and done.exception() is not None:
             _log.error("looking closer at a request failed", exc_info=done.exception())
 
-    def _shadow(self, served: ServedModel, inputs: Tensors) -> Callable[[], None] | None:
+    def _shadow(self, served: ServedModel, inputs: Tensors) -> list[_Look]:
         others = [
             item
             for item in self._models.all(served.name)
             if item.version == served.version and item is not served
         ]
         if not others:
-            return None
+            return []
         loop = asyncio.get_running_loop()
 
         def work() -> None:
             agrees = compare_outputs(served, others[0], inputs, TOLERANCE)
             loop.call_soon_threadsafe(self._metrics.shadowed, served.name, served.version, agrees)
 
-        return work
+        return [work]
 
-    def _observe(self, served: ServedModel, inputs: Tensors) -> Callable[[], None] | None:
+    def _observe(self, served: ServedModel, inputs: Tensors) -> list[_Look]:
         names = [name for name in self._settings.observed_layers if name in served.layers]
         if not names:
-            return None
+            return []
         loop = asyncio.get_running_loop()
         tensors = {name: served.model.layer(name).tensor for name in names}
 
@@ -104,4 +107,4 @@ class Sampling:
                     self._metrics.observed, served.name, served.version, name, told
                 )
 
-        return work
+        return [work]

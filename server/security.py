@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _log = logging.getLogger("pyconv.server")
 
 _LEAST_TOKEN = 16
 _SCHEME = "bearer"
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+"""What a header can carry: https://www.rfc-editor.org/rfc/rfc6750#section-2.1."""
 
 
 class Tokens:
@@ -96,6 +99,7 @@ class Tls:
             InputError: as at first.
         """
         listening = current = self._new_context()
+        listening.sslobject_class = _Handshake
         stamp = self._stamps()
 
         def renew(handshake: ssl.SSLObject, _: str | None, of: ssl.SSLContext) -> None:
@@ -176,6 +180,19 @@ class Tls:
         return stamps
 
 
+class _Handshake(ssl.SSLObject):
+    """Tells of handshakes that fail, of which asyncio says nothing; gRPC tells of its own."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            _log.info("a TLS handshake over HTTP failed: %s", error.reason or error)
+            raise
+
+
 @dataclass(frozen=True, slots=True)
 class Security:
     """What the settings ask for.
@@ -230,6 +247,11 @@ def _read_tokens(path: Path) -> tuple[bytes, ...]:
     if not tokens:
         raise InputError(f"{path}: expected API tokens, one a line, found none")
     for number, token in enumerate(tokens, start=1):
+        if not _TOKEN.fullmatch(token):
+            raise InputError(
+                f"{path}: token {number}: expected ASCII letters, digits and -._~+/ alone (RFC "
+                "6750), as a header carries them; every line is a token, none is a comment"
+            )
         if len(token) < _LEAST_TOKEN:
             raise InputError(
                 f"{path}: token {number} has {len(token)} characters, expected at least "

@@ -166,7 +166,7 @@ class _Supervisor:
     def _end(self) -> None:
         self._send(signal.SIGTERM)
         for worker in self._workers:
-            worker.process.join(self._settings.grace_seconds + 5)
+            worker.process.join(self._settings.drain_seconds + self._settings.grace_seconds + 5)
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
@@ -193,7 +193,11 @@ def _hold(stack: ExitStack, host: str, port: int) -> int:
             ) from error
     held = stack.enter_context(socket.socket(family))
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Connections that a server before this one has closed linger on the port for a minute. Once
+    # it is bound, nobody else shall take it by the same option.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind((host, taken))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return taken
 
 

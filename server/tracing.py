@@ -6,13 +6,19 @@ What exports them, and where to, is set by OpenTelemetry's own variables, such a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import os
+import threading
 from typing import Any
 
 import grpc
 
 from pyconv.errors import MissingExtraError
 from pyconv.server import logs
+
+_log = logging.getLogger("pyconv.server")
 
 _HEALTH = "grpc.health.v1.Health"
 _UNTRACED_PATHS = ("/v2/health/", "/metrics")
@@ -78,9 +84,22 @@ class Tracing:
 
         return trace
 
-    def close(self) -> None:
-        """Send what has not been sent yet."""
-        self._provider.shutdown()
+    async def close(self, within_s: float) -> None:
+        """Send what has not been sent yet, for so long at most: a collector may hang."""
+        loop = asyncio.get_running_loop()
+        sent = asyncio.Event()
+
+        def send() -> None:
+            self._provider.shutdown()
+            with contextlib.suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(sent.set)
+
+        # A thread that does not keep the process from ending.
+        threading.Thread(target=send, daemon=True).start()
+        try:
+            await asyncio.wait_for(sent.wait(), within_s)
+        except TimeoutError:
+            _log.error("the last spans were not sent within %.3g s; they are lost", within_s)
 
 
 def _otlp_provider() -> Any:
@@ -92,6 +111,7 @@ def _otlp_provider() -> Any:
     except ImportError:
         raise MissingExtraError("opentelemetry", "tracing", "tracing requests") from None
     name = os.environ.get("OTEL_SERVICE_NAME", "pyconv")
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+    resource = Resource.create({SERVICE_NAME: name})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # `close` does it
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

@@ -347,6 +347,7 @@ def run(args: argparse.Namespace) -> int:
 
     def tell(server: Server | Serving) -> None:
         names = list(server.models)
+        scheme = "http" if settings.tls_certificate is None else "https"
         if args.json:
             facts = {
                 "address": server.address,
@@ -359,7 +360,7 @@ def run(args: argparse.Namespace) -> int:
             print(
                 f"serving {', '.join(names) or 'no model yet'} ({' and '.join(settings.engines)}) "
                 f"on {server.address}"
-                + (f" and http://{server.http_address}" if server.http_address else ""),
+                + (f" and {scheme}://{server.http_address}" if server.http_address else ""),
                 flush=True,
             )
 

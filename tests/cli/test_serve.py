@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +34,20 @@ def test_serve_tells_where_and_stops_cleanly(small_classifier: Path) -> None:
         assert process.wait(30) == 0
         assert process.stdout.read() == ""
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_serve_tells_of_https_where_it_talks_tls(
+    tls: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def serve(settings: object, ready: Callable[[object], None]) -> None:
+        ready(SimpleNamespace(address="h:1", http_address="h:2", models=["shoes"]))
+
+    monkeypatch.setattr("pyconv.server.app.serve", serve)
+    flags = ["--tls-certificate", "c.pem", "--tls-key", "k.pem"] if tls else []
+    assert main(["serve", "--model", "shoes=x.onnx", *flags]) == 0
+    scheme = "https" if tls else "http"
+    assert capsys.readouterr().out == f"serving shoes (native) on h:1 and {scheme}://h:2\n"
 
 
 def test_serve_on_a_port_that_is_taken(

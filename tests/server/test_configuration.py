@@ -102,6 +102,10 @@ def test_a_variable_names_the_file(tmp_path: Path) -> None:
         ),
         ("port = true", r"port \(.*toml\): expected a number, got true"),
         ("log_requests = 1", r"log_requests \(.*toml\): expected true or false, got 1"),
+        (
+            'log_requests = "maybe"',
+            r"log_requests \(.*toml\): expected true or false, got 'maybe'",
+        ),
         ("trace = 0.0", r"trace \(.*toml\): expected true or false, got 0.0"),
         ("max_wait_ms = true", r"max_wait_ms \(.*toml\): expected a number, got true"),
         ("model_settings = 3", r"model_settings \(.*toml\): expected .*, got 3"),

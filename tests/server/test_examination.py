@@ -351,6 +351,11 @@ async def test_observed_layers_are_measured(settings: Settings) -> None:
     assert float(value) == pytest.approx((layer == 0).mean())
 
 
+async def test_layers_are_observed_where_every_request_is_shadowed(settings: Settings) -> None:
+    asked = {"observed_layers": ["conv2d"], "observed_share": 1.0, "shadow_share": 1.0}
+    assert "conv2d" in await _sampled(settings, "pyconv_layer_mean", **asked)
+
+
 async def test_observed_layers_tell_their_time(settings: Settings) -> None:
     asked = {"observed_layers": ["conv2d"], "observed_share": 1.0}
     line = await _sampled(settings, "pyconv_layer_seconds", **asked)

@@ -42,6 +42,13 @@ def test_check_of_an_unknown_service(channel: grpc.Channel) -> None:
     assert "no.such.Service" in str(caught.value.details())
 
 
+def test_list_tells_of_every_service_and_model(channel: grpc.Channel) -> None:
+    request = health_pb2.HealthListRequest()  # type: ignore[attr-defined]  # newer than the stubs
+    told = _health(channel).List(request, timeout=30).statuses
+    names = {"", _CLASSIFIER, "inference.GRPCInferenceService", "small", "plain", "maps"}
+    assert {name: each.status for name, each in told.items()} == dict.fromkeys(names, _SERVING)
+
+
 def test_watchers_hear_of_the_stop_and_do_not_delay_it(settings: Settings) -> None:
     heard: dict[str, list[int]] = {}
     started = threading.Barrier(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import logging
@@ -24,11 +25,13 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from pyconv import Credentials
 from pyconv.client import Client
 from pyconv.errors import ServerError
 from pyconv.server import logs
+from pyconv.server.tracing import Tracing
 from pyconv.v1 import classifier_pb2 as pb
 from pyconv.v1 import classifier_pb2_grpc
 
@@ -132,6 +135,29 @@ def test_requests_are_logged_with_their_ids_and_traced(small_classifier: Path) -
     assert by_name["ListModels"].parent_span_id.hex() == parent
     assert by_name["DescribeModel"].trace_id.hex() == described["trace_id"] != trace
     assert "Check" not in by_name
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_the_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answered = threading.Event()
+
+    class Hanging(SpanProcessor):
+        def shutdown(self) -> None:
+            answered.wait()
+
+    monkeypatch.setattr(logs, "_trace_id", str)
+    provider = TracerProvider(shutdown_on_exit=False)
+    tracing = Tracing(provider)
+    provider.add_span_processor(Hanging())
+    try:
+        await asyncio.wait_for(tracing.close(0.05), 30)
+    finally:
+        answered.set()
+    assert "the last spans were not sent within 0.05 s" in caplog.text
+    caplog.clear()
+    await asyncio.wait_for(Tracing(provider).close(30), 30)
+    assert not caplog.text
 
 
 def test_hangup_reloads_tokens_and_models(small_classifier: Path, tmp_path: Path) -> None:

@@ -118,6 +118,22 @@ async def test_a_model_of_the_folder_has_settings_of_its_own(
         assert [(lane.max_batch, lane.max_wait_s) for lane in lanes] == [(3, 0), (5, 0.007)]
 
 
+async def test_settings_by_names_that_nothing_has_are_warned_of(
+    settings: Settings, tmp_path: Path, write_scaled: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_scaled(tmp_path / "small.onnx", 0)
+    own = {"small": ModelSettings(max_batch=2), "smal": ModelSettings(max_batch=2)}
+    layers = ["conv2d", "conv3d"]
+    async with _repository(settings, tmp_path, model_settings=own, observed_layers=layers):
+        pass
+    warnings = [each.message.partition(" or ")[0] for each in caplog.records]
+    assert warnings == [
+        "model_settings: there is no model 'smal'; did you mean 'small'? (known: small)",
+        "observed_layers: there is no layer 'conv3d'; did you mean 'conv2d'? "
+        "(known: conv2d, flatten, dense)",
+    ]
+
+
 async def test_a_broken_file_hinders_no_other(
     settings: Settings, tmp_path: Path, write_scaled: Write
 ) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -192,6 +193,16 @@ def test_tokens_reload_and_stay_where_the_file_is_broken(tmp_path: Path) -> None
     assert tokens.accept("Bearer " + "b" * 20)
 
 
+@pytest.mark.parametrize(
+    "text", ["# the token of the first team", "a" * 20 + " " + "b" * 20, "\ufeff" + "a" * 20]
+)
+def test_tokens_that_no_header_carries_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tokens"
+    path.write_text("c" * 20 + "\n" + text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"token 2: expected ASCII letters, digits and -._~\+/"):
+        Tokens(path)
+
+
 def test_tokens_are_not_shown(
     files: _Files,
     guarded: str,
@@ -299,7 +310,10 @@ def test_garbage_instead_of_a_handshake_harms_nobody(mutual: str, files: _Files)
 # -- Over HTTP -------------------------------------------------------------------------------------
 
 
-def test_http_asks_for_certificates_and_tokens_too(settings: Settings, files: _Files) -> None:
+def test_http_asks_for_certificates_and_tokens_too(
+    settings: Settings, files: _Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     secured = BackgroundServer(
         replace(
             settings,
@@ -337,6 +351,10 @@ def test_http_asks_for_certificates_and_tokens_too(settings: Settings, files: _F
         assert ask("/web/../v2") == 404  # no way around by the open part
         with pytest.raises(OSError, match=r"certificate required|closed|reset"):
             ask("/v2/health/ready", client=None)
+        deadline = time.monotonic() + 30
+        while "over HTTP failed: PEER_DID_NOT_RETURN_A_CERTIFICATE" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         who = Credentials(ca=files.ca, certificate=files.client, key=files.client, token="wrong")
         with (
             Client(secured.address, credentials=who, timeout=30) as caller,

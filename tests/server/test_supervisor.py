@@ -11,8 +11,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,6 +23,8 @@ import pytest
 from pyconv.cli import main
 from pyconv.client import Client
 from pyconv.errors import ServerError
+from pyconv.server.settings import Settings
+from pyconv.server.supervisor import _hold, _Supervisor, _Worker
 
 _IMAGES = np.zeros((1, 6, 8, 1), np.uint8)
 
@@ -134,3 +139,35 @@ def test_a_model_that_cannot_be_loaded_ends_all_of_them(
     model = str(tmp_path / "broken.onnx")
     assert main(["serve", "--model", model, "--workers", "2", "--port", "0"]) == 1
     assert "broken.onnx" in capfd.readouterr().err
+
+
+def test_a_port_is_held_where_connections_linger_on_it() -> None:
+    """As after a server that has just been stopped, and is started again."""
+    with socket.socket() as before:
+        before.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        before.bind(("127.0.0.1", 0))
+        before.listen()
+        host, port = before.getsockname()
+        with socket.create_connection((host, port)) as client:
+            before.accept()[0].close()
+            assert client.recv(1) == b""
+    with ExitStack() as stack:
+        assert _hold(stack, host, port) == port
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="in use"):
+                other.bind((host, port))
+        with socket.socket() as worker:
+            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            worker.bind((host, port))
+            worker.listen()
+
+
+def test_processes_have_the_time_to_drain(settings: Settings, tmp_path: Path) -> None:
+    process, pipe = Mock(pid=None), Mock()
+    supervisor = _Supervisor(replace(settings, drain_seconds=100, grace_seconds=20), tmp_path)
+    supervisor._workers = [_Worker(process, pipe)]
+    supervisor._end()
+    (waited,) = process.join.call_args_list[0].args
+    assert waited > 120
