@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from pyconv.errors import InputError, ServerError
+from pyconv.server import ports
 from pyconv.server.authentication import Authentication
 from pyconv.server.calls import Calls
 from pyconv.server.classifier import Classifier
@@ -37,6 +39,9 @@ _log = logging.getLogger("pyconv.server")
 CLASSIFIER = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+_LISTENERS = 16
+"""Servers of grpc.aio on the one port: docs/decisions/0020-listeners.md."""
 
 
 _LEAST_FOR_SPANS_S = 1.0
@@ -65,15 +70,6 @@ class Server:
         self._inference = inference
         self._repository = repository
         self._health = Health([CLASSIFIER, OPEN_INFERENCE], repository)
-        self._server = grpc.aio.server(
-            interceptors=[] if tracing is None else [tracing.interceptor],
-            options=[
-                # A second server on a port that is taken shall fail, not share its requests.
-                ("grpc.so_reuseport", int(settings.workers > 1)),
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-            ],
-        )
         calls = Calls(
             lines=settings.log_requests,
             authentication=Authentication(security.tokens) if security.tokens else None,
@@ -90,8 +86,8 @@ class Server:
             ),
             calls,
         )
-        self._server.add_generic_rpc_handlers([calls])
-        self.address = self._listen()
+        self._servers: list[grpc.aio.Server] = []
+        self.address = ports.address(settings.host, self._listen(calls))
         self.http_address = ""
         self._http: Http | None = None
         self._sharing: asyncio.Future[None] | None = None
@@ -115,7 +111,7 @@ class Server:
             server = cls(settings, inference, repository, security, tracing)
             if settings.http_port >= 0:
                 await server._listen_http()
-            await server._server.start()
+            await asyncio.gather(*(each.start() for each in server._servers))
         except BaseException:
             await repository.close()
             inference.close()
@@ -152,7 +148,7 @@ class Server:
         await asyncio.sleep(self._settings.drain_seconds)
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.grace_seconds
-        stopping = [self._server.stop(self._settings.grace_seconds)]
+        stopping = [server.stop(self._settings.grace_seconds) for server in self._servers]
         if self._http is not None:
             stopping.append(self._http.stop())
         await asyncio.gather(*stopping)
@@ -170,27 +166,43 @@ class Server:
             self._inference, self._repository, self._settings, self._security, self._tracing
         )
         port = await self._http.start()
-        self.http_address = f"{_bracketed(self._settings.host)}:{port}"
+        self.http_address = ports.address(self._settings.host, port)
 
-    def _listen(self) -> str:
-        host = _bracketed(self._settings.host)
-        wanted = f"{host}:{self._settings.port}"
+    def _listen(self, calls: Calls) -> int:
+        host, port = self._settings.host, self._settings.port
+        if not ports.CAN_BE_SHARED:
+            return self._add_listener(calls, host, port)
+        # Where processes share the port, it is held for all of them already.
+        several = self._settings.workers > 1
+        with nullcontext(port) if several else ports.held(host, port) as taken:
+            for _ in range(_LISTENERS):
+                self._add_listener(calls, host, taken)
+        return taken
+
+    def _add_listener(self, calls: Calls, host: str, port: int) -> int:
+        server = grpc.aio.server(
+            interceptors=[] if self._tracing is None else [self._tracing.interceptor],
+            options=[
+                # A second server on a port that is taken shall fail, not share its requests.
+                ("grpc.so_reuseport", int(ports.CAN_BE_SHARED)),
+                ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        server.add_generic_rpc_handlers([calls])
+        address, tls = ports.address(host, port), self._security.tls
         try:
-            if self._security.tls is None:
-                port = self._server.add_insecure_port(wanted)
+            if tls is None:
+                taken: int = server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(wanted, self._security.tls.grpc_credentials())
+                taken = server.add_secure_port(address, tls.grpc_credentials())
         except RuntimeError as error:
             raise ServerError(
-                f"cannot listen on {wanted}: the port is taken, or the address is not this "
+                f"cannot listen on {address}: the port is taken, or the address is not this "
                 "machine's; choose another port (0 takes a free one)"
             ) from error
-        return f"{host}:{port}"
-
-
-def _bracketed(host: str) -> str:
-    """A host as it stands before a port."""
-    return f"[{host}]" if ":" in host else host
+        self._servers.append(server)
+        return taken
 
 
 async def serve(

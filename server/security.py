@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import re
 import ssl
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +81,10 @@ class Tls:
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
-        self.check()
+        self._reading = threading.Lock()
         self._stamp = self._stamps()
+        self.check()
+        self._newest_read = self._grpc_configuration()
 
     @property
     def wants_clients_certificates(self) -> bool:
@@ -141,10 +144,20 @@ class Tls:
         return context
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """For gRPC, which asks before every handshake whether the files have changed."""
+        """For one listener of gRPC, which asks before every handshake what has changed."""
+        in_use = self._newest()
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal in_use
+            newest = self._newest()
+            if newest is in_use:
+                return None  # keeps it
+            in_use = newest
+            return newest
+
         return grpc.dynamic_ssl_server_credentials(
-            self._grpc_configuration(),
-            self._renewed,  # type: ignore[arg-type]  # None is allowed, by grpc's documentation
+            in_use,
+            renewed,  # type: ignore[arg-type]  # None is allowed, by grpc's documentation
             require_client_authentication=self._client_ca is not None,
         )
 
@@ -153,21 +166,22 @@ class Tls:
         pair = (read(self._key), read(self._certificate))
         return grpc.ssl_server_certificate_configuration([pair], authorities)
 
-    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What has changed since the last handshake; None keeps the one in use."""
-        stamp = self._stamps()
-        if stamp == self._stamp:
-            return None
-        # Whether it helps or not, the same files are not tried twice.
-        self._stamp = stamp
-        try:
-            self.check()
-            configuration = self._grpc_configuration()
-        except InputError as error:
-            _log.error("the certificate stays as it was: %s", error)
-            return None
-        _log.info("the certificate was renewed")
-        return configuration
+    def _newest(self) -> grpc.ServerCertificateConfiguration:
+        """What the files hold, or held when they were last what they must be."""
+        with self._reading:  # handshakes are on threads of gRPC's
+            stamp = self._stamps()
+            if stamp == self._stamp:
+                return self._newest_read
+            # Whether it helps or not, the same files are not tried twice.
+            self._stamp = stamp
+            try:
+                self.check()
+                self._newest_read = self._grpc_configuration()
+            except InputError as error:
+                _log.error("the certificate stays as it was: %s", error)
+            else:
+                _log.info("the certificate was renewed")
+            return self._newest_read
 
     def _stamps(self) -> list[tuple[int, int]]:
         stamps = []

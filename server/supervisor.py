@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -23,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from pyconv.errors import ModelError, PyconvError, ServerError
-from pyconv.server import event_loop, logs
+from pyconv.server import event_loop, logs, ports
 from pyconv.server.app import Server, serve
 from pyconv.server.settings import Settings
 
@@ -65,10 +64,10 @@ def supervise(settings: Settings, ready: Callable[[Serving], None]) -> None:
     """
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyconv-metrics-"))
-        grpc_port = _hold(stack, settings.host, settings.port)
+        grpc_port = stack.enter_context(ports.held(settings.host, settings.port))
         http_port = settings.http_port
         if http_port >= 0:
-            http_port = _hold(stack, settings.host, http_port)
+            http_port = stack.enter_context(ports.held(settings.host, http_port))
         settings = replace(settings, port=grpc_port, http_port=http_port)
         _Supervisor(settings, Path(folder)).run(ready)
 
@@ -171,34 +170,6 @@ class _Supervisor:
                 worker.process.kill()
                 worker.process.join()
             worker.pipe.close()
-
-
-def _hold(stack: ExitStack, host: str, port: int) -> int:
-    """Take a port for the processes to come, without listening on it.
-
-    Raises:
-        ServerError: it is taken, or the address is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Somebody else's port must be refused, even where they share it: so it is tried alone first.
-    with socket.socket(family) as alone:
-        try:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind((host, port))
-            taken: int = alone.getsockname()[1]
-        except OSError as error:
-            raise ServerError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port "
-                "(0 takes a free one)"
-            ) from error
-    held = stack.enter_context(socket.socket(family))
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    # Connections that a server before this one has closed linger on the port for a minute. Once
-    # it is bound, nobody else shall take it by the same option.
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind((host, taken))
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    return taken
 
 
 def _drain(pipe: int) -> None:

@@ -11,7 +11,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ import pytest
 from pyconv.cli import main
 from pyconv.client import Client
 from pyconv.errors import ServerError
+from pyconv.server import ports
 from pyconv.server.settings import Settings
-from pyconv.server.supervisor import _hold, _Supervisor, _Worker
+from pyconv.server.supervisor import _Supervisor, _Worker
 
 _IMAGES = np.zeros((1, 6, 8, 1), np.uint8)
 
@@ -151,8 +151,8 @@ def test_a_port_is_held_where_connections_linger_on_it() -> None:
         with socket.create_connection((host, port)) as client:
             before.accept()[0].close()
             assert client.recv(1) == b""
-    with ExitStack() as stack:
-        assert _hold(stack, host, port) == port
+    with ports.held(host, port) as held:
+        assert held == port
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with pytest.raises(OSError, match="in use"):
