@@ -18,8 +18,9 @@ from pyconv.server.tracing import Tracing
 
 
 def _is_for_the_log(record: logging.LogRecord) -> bool:
-    """Not so of bytes that are no HTTP: they are answered with 400, and the caller's fault."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    """Not so of bytes that are no HTTP, or not what the head says: that is the caller's fault."""
+    kinds = (HttpProcessingError, web.RequestPayloadError)
+    return not (record.exc_info and isinstance(record.exc_info[1], kinds))
 
 
 logging.getLogger("aiohttp.server").addFilter(_is_for_the_log)

@@ -184,7 +184,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryModelLoadResponse:
         """See the protocol."""
         async with status.aborting(context):
-            await self._repository.load(request.model_name)
+            await self._repository.load(request.model_name, request.parameters)
             return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -270,6 +270,7 @@ def _inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
                 )
             inputs[name] = datatypes.from_bytes(name, tensor.datatype, tensor.shape, raw[number])
         else:
+            parameters.refuse_shared_memory(f"input {name!r}", tensor.parameters)
             inputs[name] = _typed(tensor)
     return inputs
 

@@ -66,7 +66,7 @@ def description() -> dict[str, Any]:
             paths[root + path] = {"parameters": [_in_path(name) for name in given], **operations}
     name = {"parameters": [_in_path("model")]}
     for verb, does in (("load", "Take in a model's files."), ("unload", "Take a model out.")):
-        operation = _operation(does, {"200": {"description": "Done."}}, "404", "422")
+        operation = _operation(does, {"200": {"description": "Done."}}, "400", "404", "422")
         paths[f"/v2/repository/models/{{model}}/{verb}"] = {**name, "post": operation}
     return {
         "openapi": "3.1.0",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TypeAlias, cast, get_args
 
 from pyconv.engines.base import EngineName
@@ -13,6 +13,8 @@ from pyconv.server.requests import NOTHING_ELSE, TOLERANCE, Examination
 
 Parameters: TypeAlias = Mapping[str, bool | int | float | str]
 
+
+_SHARED_MEMORY = "shared_memory_region"
 
 BOTH = "both"
 """In place of an engine: the native one answers, and the two are compared."""
@@ -73,13 +75,10 @@ def examination(parameters: Parameters) -> Examination:
     tolerance = parameters.get("tolerance", TOLERANCE)
     if isinstance(tolerance, bool | str) or not 0 <= tolerance < float("inf"):
         raise InputError(f"parameter 'tolerance': expected a number from 0, got {tolerance!r}")
-    profile = parameters.get("profile", False)
-    if not isinstance(profile, bool):
-        raise InputError(f"parameter 'profile': expected true or false, got {profile!r}")
     return Examination(
         compare=parameters.get("engine") == BOTH,
         tolerance=tolerance,
-        profile=profile,
+        profile=truth("", "profile", parameters, default=False),
         silenced=_silenced(parameters.get("silence", "{}")),
     )
 
@@ -104,12 +103,44 @@ def classes(output: str, parameters: Parameters) -> int:
     """How many classes to name in place of an output's numbers; 0: the numbers.
 
     Raises:
-        InputError: that is no integer, or below 0.
+        InputError: that is no integer, or below 0; or they speak of shared memory.
     """
+    refuse_shared_memory(f"output {output!r}", parameters)
     count = parameters.get("classification", 0)
-    if not isinstance(count, int) or count < 0:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise InputError(
             f"output {output!r}: parameter 'classification': expected an integer of at least 0, "
             f"got {count!r}"
         )
-    return int(count)
+    return count
+
+
+def truth(where: str, name: str, parameters: Parameters, default: bool) -> bool:
+    """A parameter that is true or false.
+
+    Args:
+        where: what an error calls its place.
+        name: its name.
+        parameters: those given.
+        default: what it is where it is not given.
+
+    Raises:
+        InputError: it is neither.
+    """
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{where}parameter {name!r}: expected true or false, got {value!r}")
+    return value
+
+
+def refuse_shared_memory(what: str, names: Container[str]) -> None:
+    """Refuse a tensor that is said to lie in memory shared with the server.
+
+    Raises:
+        InputError: it is.
+    """
+    if _SHARED_MEMORY in names:
+        raise InputError(
+            f"{what}: parameter {_SHARED_MEMORY!r}: this server shares no memory with its callers; "
+            "elements travel in the messages"
+        )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyconv import bundled
 from pyconv.engines.base import TensorInfo
-from pyconv.errors import ModelError, PyconvError, unknown_name
+from pyconv.errors import InputError, ModelError, PyconvError, unknown_name
 from pyconv.server.errors import NotFoundError, without_path
 from pyconv.server.inference import Inference
 from pyconv.server.models import ServedModel, load_served
@@ -170,14 +170,25 @@ class Repository:
 
     # -- Coming and going --------------------------------------------------------------------------
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, parameters: Iterable[str] = ()) -> None:
         """Load a model, or take in its newer files, because a caller says so.
 
+        Args:
+            name: the model.
+            parameters: the names of those that the caller sends along.
+
         Raises:
+            InputError: they bring a configuration or files, where the server takes its own.
             NotFoundError: there is no such model on disk.
             ModelError: a file cannot be loaded, and what served before serves on; or several
                 processes serve, of which this is only one.
         """
+        for parameter in parameters:
+            if parameter == "config" or parameter.startswith("file:"):
+                raise InputError(
+                    f"parameter {parameter!r}: models are loaded as they lie in the server's "
+                    "folder, with the server's settings; neither can be sent"
+                )
         self._refuse_among_several()
         specs = self._specs(name)
         try:

@@ -27,7 +27,7 @@ from pyconv.server.models import OutputChoice
 from pyconv.server.openapi import description
 from pyconv.server.repository import Repository
 from pyconv.server.requests import Inferred, Selection, TensorRequest
-from pyconv.server.rest_messages import IndexRequest, InferRequest, InputTensor
+from pyconv.server.rest_messages import IndexRequest, InferRequest, InputTensor, LoadRequest
 from pyconv.server.security import Tokens
 from pyconv.server.settings import Settings
 from pyconv.server.status import code_name, status_of
@@ -117,7 +117,8 @@ def _refusing(inference: Inference) -> Any:
             return web.json_response({"error": told}, status=error.status, headers=_allowed(error))
         except Exception as error:
             if isinstance(error, web.RequestPayloadError):  # it came so, or came not whole
-                error = InputError(f"the body cannot be read: {' '.join(str(error).split())}")
+                why = getattr(error.__cause__, "message", "it did not come whole")
+                error = InputError(f"the body cannot be read: {why}")
                 inference.metrics.refused("", "", code_name(error))
             if isinstance(error, PyconvError):
                 error = inference.models.without_paths(error)
@@ -197,7 +198,8 @@ class _Rest:
         )
 
     async def load(self, request: web.Request) -> web.Response:
-        await self._repository.load(request.match_info["model"])
+        asked = _parsed(LoadRequest, await request.read() or b"{}")
+        await self._repository.load(request.match_info["model"], asked.parameters)
         return web.json_response({})
 
     async def unload(self, request: web.Request) -> web.Response:
@@ -229,11 +231,15 @@ class _Rest:
                 parameters.examination(asked.parameters),
             )
             deadline = parameters.deadline(asked.parameters, None, arrived)
+            every = parameters.truth("", "binary_data_output", asked.parameters, default=False)
+            binary = [
+                parameters.truth(
+                    f"output {output.name!r}: ", "binary_data", output.parameters, default=every
+                )
+                for output in asked.outputs
+            ]
         inferred = await self._inference.infer(wanted, deadline=deadline)
-        every = asked.parameters.get("binary_data_output") is True
-        binary = [
-            bool(output.parameters.get("binary_data", every)) for output in asked.outputs
-        ] or [every] * len(inferred.outputs)
+        binary = binary or [every] * len(inferred.outputs)
         size_bytes = sum(array.nbytes for _, array in inferred.outputs)
         return await self._inference.work(size_bytes, lambda: _answer(asked.id, inferred, binary))
 
@@ -279,8 +285,13 @@ def _parsed(kind: type[Any], data: bytes) -> Any:
         return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise InputError(f"{place}: {first['msg']}") from None
+        told, where = first["msg"], first["loc"]
+        if (
+            "parameters" in where and where[-1] == "bool"
+        ):  # the first of what it may be, and not all
+            told, where = "expected a text, a number, true or false", where[:-1]
+        place = ".".join(str(part) for part in where) or "the body"
+        raise InputError(f"{place}: {told}") from None
 
 
 def _read(body: bytes, length: str | None) -> tuple[InferRequest, dict[str, Array]]:
@@ -301,9 +312,10 @@ def _read(body: bytes, length: str | None) -> tuple[InferRequest, dict[str, Arra
             raise InputError(f"input {tensor.name!r} is given twice")
         size_bytes = tensor.parameters.get("binary_data_size")
         if size_bytes is None:
+            parameters.refuse_shared_memory(f"input {tensor.name!r}", tensor.parameters)
             inputs[tensor.name] = _from_json(tensor)
             continue
-        if not isinstance(size_bytes, int) or size_bytes < 0 or place + size_bytes > len(body):
+        if type(size_bytes) is not int or size_bytes < 0 or place + size_bytes > len(body):
             raise InputError(
                 f"input {tensor.name!r}: binary_data_size: expected at most the "
                 f"{len(body) - place} bytes that are left of the body, got {size_bytes!r}"

@@ -135,6 +135,12 @@ class IndexRequest(_Message):
     ready: StrictBool = Field(default=False, description="Only those that take requests.")
 
 
+class LoadRequest(_Message):
+    """A model to load."""
+
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
 class IndexEntry(_Message):
     """One version of one model."""
 

@@ -203,6 +203,33 @@ _BAD: dict[str, tuple[pb.ModelInferRequest, grpc.StatusCode, str]] = {
         grpc.StatusCode.INVALID_ARGUMENT,
         "expected the elements of shape (-2, 6, 8, -1)",
     ),
+    "shared memory for an input": (
+        _request(
+            inputs=[
+                _Input(
+                    name="pixels",
+                    datatype="FP32",
+                    shape=[2, 6, 8, 1],
+                    parameters=_parameter(shared_memory_region__string_param="mine"),
+                )
+            ],
+            raw_input_contents=[],
+        ),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "input 'pixels': parameter 'shared_memory_region': this server shares no memory",
+    ),
+    "shared memory for an output": (
+        _request(
+            [
+                _Output(
+                    name="scores",
+                    parameters=_parameter(shared_memory_region__string_param="mine"),
+                )
+            ]
+        ),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "output 'scores': parameter 'shared_memory_region': this server shares no memory",
+    ),
     "no images": (
         _request(
             inputs=[_Input(name="pixels", datatype="FP32", shape=[0, 6, 8, 1])],
@@ -272,6 +299,15 @@ def test_stream_answers_bad_requests_with_their_errors(stub: Any) -> None:
     for (_, _, message), bad, good in zip(_BAD.values(), answers[::2], answers[1::2], strict=True):
         assert message in bad.error_message
         assert (good.error_message, good.infer_response.id) == ("", "good")
+
+
+def test_no_files_or_settings_come_with_a_load(stub: Any) -> None:
+    config = {"config": pb.ModelRepositoryParameter(string_param="{}")}
+    request = pb.RepositoryModelLoadRequest(model_name="small", parameters=config)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.RepositoryModelLoad(request, timeout=30)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "parameter 'config': models are loaded as they lie" in str(caught.value.details())
 
 
 def test_what_is_not_here_is_not_ready(stub: Any) -> None:
