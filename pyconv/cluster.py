@@ -34,8 +34,8 @@ def join(address: str | None) -> None:
         if colon and port.isdecimal() and "//" not in host:
             socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_SECONDS).close()
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # which Ray itself raises where a node takes too long to start
         raise ServerError(
-            f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({error}); start one with: "
-            "ray start --head"
+            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS', 'this machine')} "
+            f"({error}); start one with: ray start --head"
         ) from error

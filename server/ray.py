@@ -9,8 +9,10 @@ differs from a server of one's own.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import os
 import signal
 import socket
 import threading
@@ -279,7 +281,7 @@ def serve(
         try:
             ray_serve.start(
                 proxy_location="EveryNode",
-                http_options={"port": 0},
+                http_options={"port": _free_port() if _behind_haproxy() else 0},
                 grpc_options=gRPCOptions(port=settings.port, grpc_servicer_functions=SERVICERS),
             )
             handle = ray_serve.run(application(settings), name=NAME, route_prefix=f"/{NAME}")
@@ -287,12 +289,28 @@ def serve(
             raise ServerError(f"the copies do not come up: {error}") from error
         address = f"{_head()}:{settings.port}"
         _check_proxy(address)
-        ready(Serving(address, "", handle.models.remote().result()))
+        # Where RAY_SERVE_THROUGHPUT_OPTIMIZED is set, Ray listens on the loop of whoever asks, and
+        # complains of one that ends.
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        names = asyncio.run_coroutine_threadsafe(_models(handle), loop).result()
+        ready(Serving(address, "", names))
         told.wait()
         _log.info("stopping; requests in flight have %g s", settings.grace_seconds)
     finally:
         ray_serve.delete(NAME)
         ray.shutdown()
+
+
+async def _models(handle: Any) -> Sequence[str]:
+    """The names of the models that a copy has."""
+    names: Sequence[str] = await handle.models.remote()
+    return names
+
+
+def _behind_haproxy() -> bool:
+    """Whether Ray is told to use HAProxy for its proxies, which takes no port 0."""
+    return os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
 
 
 def _free_port() -> int:

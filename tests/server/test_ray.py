@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -35,13 +36,13 @@ pytestmark = pytest.mark.slow
 _PATIENCE = 180
 
 
-def _start_cluster() -> Any:
+def _try_start_cluster(head_cpus: int, nodes: int) -> Any:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
     try:
-        cluster.add_node(num_cpus=0, include_dashboard=False)
-        for _ in range(2):
+        cluster.add_node(num_cpus=head_cpus, include_dashboard=False)
+        for _ in range(nodes):
             cluster.add_node(num_cpus=2, wait=False)
         cluster.wait_for_nodes(120)
     except BaseException:
@@ -50,16 +51,20 @@ def _start_cluster() -> Any:
     return cluster
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head that computes nothing, and two nodes."""
+def _start_cluster(head_cpus: int, nodes: int) -> Any:
     for left in reversed(range(4)):
         try:
-            cluster = _start_cluster()
-            break
+            return _try_start_cluster(head_cpus, nodes)
         except Exception:  # Ray gives a node 30 s to start, which a busy machine may exceed
             if not left:
                 raise
+    return None
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head that computes nothing, and two nodes."""
+    cluster = _start_cluster(0, 2)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -102,16 +107,21 @@ def _start_serving(command: list[str]) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline()
 
 
-@pytest.fixture(scope="module")
-def serving(
-    cluster: Any, small_classifier: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Serving]:
-    """`pyconv serve --ray` with two copies, for who has a token."""
-    tokens = tmp_path_factory.mktemp("ray") / "tokens"
+def _free_port() -> int:
+    with socket.create_server(("", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def _serve(cluster: Any, model: Path, folder: Path, *options: str) -> Iterator[Serving]:
+    """`pyconv serve --ray` for who has a token."""
+    tokens = folder / "tokens"
     tokens.write_text(_WHO.token, encoding="utf-8")
     command = [sys.executable, "-m", "pyconv", "serve", "--ray", "--ray-address", cluster.address]
-    command += ["--host", "0.0.0.0", "--port", "0", "--json", "--model", str(small_classifier)]
-    command += ["--min-replicas", "2", "--max-replicas", "2", "--replica-cpus", "0.5"]
+    # The same port for both tries: what has come up at the first keeps it.
+    command += ["--host", "0.0.0.0", "--port", str(_free_port()), "--json", "--model", str(model)]
+    command += ["--max-replicas", "2", "--replica-cpus", "0.5", *options]
     command += ["--token-file", str(tokens)]
     process, line = _start_serving(command)
     if not line:  # Ray gives its actors so many seconds, which a busy machine may exceed
@@ -126,6 +136,17 @@ def serving(
             assert process.wait(_PATIENCE) == 0
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def serving(
+    cluster: Any, small_classifier: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    """One copy, and another once there is load."""
+    folder = tmp_path_factory.mktemp("ray")
+    load = ["--replica-requests", "2", "--replica-delay", "0.5"]
+    with _serve(cluster, small_classifier, folder, *load) as serving:
+        yield serving
 
 
 _PIXELS = [np.random.default_rng(seed).random((1, 6, 8, 1), np.float32) for seed in range(16)]
@@ -144,6 +165,10 @@ def _request(pixels: Any) -> pb.ModelInferRequest:
 
 
 def test_both_protocols(serving: Serving, answers: list[Any]) -> None:
+    _check_protocols(serving, answers)
+
+
+def _check_protocols(serving: Serving, answers: list[Any]) -> None:
     with Client(serving.address, credentials=_WHO) as client:
         client.wait_ready()
         assert client.models() == {"small": ("native",)}
@@ -174,6 +199,10 @@ def _status(method: Any, request: object) -> grpc.StatusCode:
 
 
 def test_refusals(serving: Serving) -> None:
+    _check_refusals(serving)
+
+
+def _check_refusals(serving: Serving) -> None:
     with grpc.insecure_channel(serving.address) as channel:
         stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
         assert _status(stub.ModelInfer, _request(_PIXELS[0])) is grpc.StatusCode.UNAUTHENTICATED
@@ -256,19 +285,22 @@ def _copies(cluster: Any) -> list[int]:
     ]
 
 
+def _see_copies_come_and_go(cluster: Any, asking: Askers) -> None:
+    """Two are there, be it that the load called for the second; and one that dies is replaced."""
+    _wait(lambda: asking.seen["right"] > 100)
+    _wait(lambda: len(_copies(cluster)) == 2)
+    before = _copies(cluster)
+    os.kill(before[0], signal.SIGKILL)
+    _wait(lambda: len(set(_copies(cluster)) - set(before)) == 1)
+    much = asking.seen["right"] + 100
+    _wait(lambda: asking.seen["right"] > much)
+
+
 def test_no_request_is_lost_where_a_copy_or_a_node_dies(
     cluster: Any, serving: Serving, answers: list[Any]
 ) -> None:
     with Askers(serving.address, answers) as asking:
-        _wait(lambda: asking.seen["right"] > 100)
-
-        before = _copies(cluster)
-        assert len(before) == 2
-        os.kill(before[0], signal.SIGKILL)
-        _wait(lambda: len(set(_copies(cluster)) - set(before)) == 1)
-        much = asking.seen["right"] + 100
-        _wait(lambda: asking.seen["right"] > much)
-
+        _see_copies_come_and_go(cluster, asking)
         node = next(node for node in cluster.worker_nodes if _actors(node, "ServeReplica:pyconv"))
         cluster.remove_node(node, allow_graceful=False)
         _wait(lambda: len(_copies(cluster)) == 2)
@@ -277,6 +309,35 @@ def test_no_request_is_lost_where_a_copy_or_a_node_dies(
         seen = asking.seen
     assert set(seen) == {"right"}, seen
     cluster.add_node(num_cpus=2)
+
+
+def test_behind_haproxy(
+    small_classifier: Path, answers: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Ray's settings for throughput all is as it is with its own proxies."""
+    for name, value in _THROUGHPUT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("STATS", "METRICS"):
+        monkeypatch.setenv(f"RAY_SERVE_HAPROXY_{name}_PORT", str(_free_port()))
+    cluster = _start_cluster(2, 0)
+    try:
+        with _serve(cluster, small_classifier, tmp_path, "--min-replicas", "2") as serving:
+            _check_protocols(serving, answers)
+            _check_refusals(serving)
+            with Askers(serving.address, answers) as asking:
+                _see_copies_come_and_go(cluster, asking)
+                seen = asking.seen
+            assert set(seen) == {"right"}, seen
+    finally:
+        cluster.shutdown()
+
+
+_THROUGHPUT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Copies that are told to go would wait half a minute for balancers outside the cluster.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+}
 
 
 # -- Pictures by the million -----------------------------------------------------------------------
@@ -448,6 +509,26 @@ def test_classify_on_ray_that_makes_no_sense(
     told = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     ray.shutdown()  # of the cluster that other tests are on
     assert main(["classify", "--ray", *told]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_cluster_that_does_not_start_in_time(
+    small_classifier: Path,
+    make_png: Callable[..., bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def too_late(*_: object, **__: object) -> None:
+        raise Exception("the node timed out")  # as Ray raises it
+
+    ray.shutdown()  # of the cluster that other tests are on
+    monkeypatch.setattr(ray, "init", too_late)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "a.png").write_bytes(make_png())
+    arguments = [str(tmp_path), "--out", str(tmp_path / "out"), "--model", str(small_classifier)]
+    assert main(["classify", "--ray", *arguments]) == 1
+    message = "no Ray cluster answers at this machine (the node timed out)"
     assert message in capsys.readouterr().err
 
 
