@@ -188,8 +188,12 @@ def _by_model(value: object) -> object:
             found[model] = own_settings
         return found
     known = [each.name for each in fields(ModelSettings)]
-    for model, own in value.items() if isinstance(value, Mapping) else ():
-        for name, item in own.items() if isinstance(own, Mapping) else ():
+    if not isinstance(value, Mapping):
+        return value
+    for model, own in value.items():
+        if not isinstance(own, Mapping):
+            raise InputError(f"model {model!r}: expected a table of settings, got {own!r}")
+        for name, item in own.items():
             if name not in known:
                 told = unknown_name("setting of a model", name, known)
                 raise InputError(f"model {model!r}: {told}")
@@ -198,7 +202,10 @@ def _by_model(value: object) -> object:
                     _number(item)
                 except InputError as error:
                     raise InputError(f"model {model!r}: {name}: {error}") from None
-    return value
+    return {
+        model: {name: _split(item) if name == "engines" else item for name, item in own.items()}
+        for model, own in value.items()
+    }
 
 
 def _number(value: object) -> object:
@@ -258,11 +265,12 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     told = f"{where} ({origins.get(name, 'flag')})"
     if first["type"] == "value_error":  # of our own saying
         return f"{told}: {first['ctx']['error']}"
-    if first["type"] == "bool_parsing":
-        return f"{told}: expected true or false, got {first['input']!r}"
-    return (
-        f"{told}: expected {first['msg'].removeprefix('Input should be ')}, got {first['input']!r}"
-    )
+    expected = _EXPECTED.get(first["type"]) or first["msg"].removeprefix("Input should be ")
+    return f"{told}: expected {expected}, got {first['input']!r}"
+
+
+_EXPECTED = {"bool_parsing": "true or false", "path_type": "a path"}
+"""What pydantic's messages say, where they do not begin by it."""
 
 
 def _values(settings: Settings) -> Iterator[tuple[str, Any]]:

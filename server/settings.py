@@ -20,8 +20,13 @@ DEFAULT_HTTP_PORT = 8080
 """Of `pyconv serve`; a server inside a program has no HTTP unless it is told to."""
 MIB = 1 << 20
 
+_MOST_AT_ONCE = 1024
+
 _OWN = re.compile("(;(engine|max_batch|max_wait_ms)=[^;]*)+$")
 """Settings of one model behind its name or path."""
+
+_SETTING = re.compile(r";\w+=")
+"""What looks like one, whether there is such a setting or not."""
 
 ENGINES: Mapping[str, Sequence[EngineName]] = {
     "native": ("native",),
@@ -152,6 +157,9 @@ class ModelSpec:
         name, sign, path = source.partition("=")
         if not sign or _is_file(source):  # a file's own name may hold the sign
             name, path = source if source in bundled.names() else Path(source).stem, source
+        stray = _SETTING.search(source)
+        if stray and not _is_file(source) and not _is_file(path):
+            _own(name.partition(";")[0], source[stray.start() :])  # says which are settings
         if not name or not path:
             raise InputError(f"model: expected NAME=PATH, a bundled name or a path, got {text!r}")
         return cls(name, path, own=_own(name, text[len(source) :]))
@@ -313,7 +321,11 @@ class Settings:
             if self.model_dir is None and name not in names:
                 raise InputError(f"model_settings: {unknown_name('model', name, names)}")
         if not self.engines or len(set(self.engines)) != len(self.engines):
-            raise InputError(f"engines: expected each at most once, got {list(self.engines)}")
+            raise InputError(
+                f"engines: expected one or more, each at most once, got {list(self.engines)}"
+            )
+        if not self.host:
+            raise InputError("host: expected an address, got an empty text")
         if not 0 <= self.port <= 65535:
             raise InputError(f"port: expected 0 to 65535, got {self.port}")
         if not -1 <= self.http_port <= 65535:
@@ -335,6 +347,11 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("workers", "concurrency"):  # each takes threads or processes at once
+            if getattr(self, name) > _MOST_AT_ONCE:
+                raise InputError(
+                    f"{name}: expected at most {_MOST_AT_ONCE}, got {getattr(self, name)}"
+                )
         for name in ("shadow_share", "observed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected 0 to 1, got {getattr(self, name)}")

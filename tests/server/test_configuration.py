@@ -109,6 +109,26 @@ def test_a_variable_names_the_file(tmp_path: Path) -> None:
         ("trace = 0.0", r"trace \(.*toml\): expected true or false, got 0.0"),
         ("max_wait_ms = true", r"max_wait_ms \(.*toml\): expected a number, got true"),
         ("model_settings = 3", r"model_settings \(.*toml\): expected .*, got 3"),
+        ("engines = []", r"engines: expected one or more, each at most once, got \[\]"),
+        ("token_file = 7", r"token_file \(.*toml\): expected a path, got 7"),
+        (
+            "[model_settings]\ndigits = 3",
+            r"model_settings \(.*toml\): model 'digits': expected a table of settings, got 3",
+        ),
+        (
+            '[model_settings.digits]\nengines = "both"',
+            r"engines.0 \(.*\): expected 'native' or 'onnxruntime', got 'both'",
+        ),
+        ('host = ""', "host: expected an address, got an empty text"),
+        ("concurrency = 1025", "concurrency: expected at most 1024, got 1025"),
+        (
+            'models = ["shoes=x.onnx;max_bach=2;max_batch=3"]',
+            "model 'shoes': expected engine=native.* after the semicolon, got max_bach=2",
+        ),
+        (
+            'models = ["digits;max_bach=2"]',
+            "model 'digits': expected engine=native.* after the semicolon, got max_bach=2",
+        ),
         ("port =", "not a TOML file"),
     ],
 )
