@@ -196,7 +196,7 @@ def _examination(asked: pb.Examination) -> Examination:
         compare=asked.compare_engines,
         tolerance=tolerance,
         profile=asked.profile,
-        silenced={edit.layer: list(edit.silenced) for edit in asked.edits if edit.silenced},
+        silenced={edit.layer: list(edit.silenced) for edit in asked.edits},
         replaced={
             edit.layer: tensor_from_wire(edit.replacement)
             for edit in asked.edits

@@ -167,6 +167,15 @@ _BAD_CLASSIFY = {
         grpc.StatusCode.INVALID_ARGUMENT,
         "this file does not say how uint8 pixels become its input",
     ),
+    "an edit of nothing, at a layer that is not here": (
+        pb.ClassifyRequest(
+            model=_SMALL,
+            images=_GOOD,
+            examination=pb.Examination(edits=[pb.LayerEdit(layer="conv")]),
+        ),
+        grpc.StatusCode.NOT_FOUND,
+        "there is no layer 'conv'; did you mean 'conv2d'",
+    ),
     "a replaced layer of another count": (
         pb.ClassifyRequest(
             model=_SMALL,
