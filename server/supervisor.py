@@ -63,13 +63,28 @@ def supervise(settings: Settings, ready: Callable[[Serving], None]) -> None:
         PyconvError: a process cannot start; none of them is left behind.
     """
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyconv-metrics-"))
+        folder = _shared_folder(stack)
         grpc_port = stack.enter_context(ports.held(settings.host, settings.port))
         http_port = settings.http_port
         if http_port >= 0:
             http_port = stack.enter_context(ports.held(settings.host, http_port))
         settings = replace(settings, port=grpc_port, http_port=http_port)
-        _Supervisor(settings, Path(folder)).run(ready)
+        _Supervisor(settings, folder).run(ready)
+
+
+def _shared_folder(stack: ExitStack) -> Path:
+    """Where the processes share their metrics.
+
+    Raises:
+        ServerError: there is no place for it.
+    """
+    try:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyconv-metrics-")))
+    except OSError as error:
+        raise ServerError(
+            "workers: several processes share their metrics in a folder for temporary files, and "
+            f"none can be made ({error.strerror or error}); let /tmp be written, or set TMPDIR"
+        ) from error
 
 
 class _Supervisor:

@@ -61,7 +61,7 @@ def test_serve_on_a_port_that_is_taken(
         assert main(["serve", *model, "--port", str(port)]) == 1
     output = capsys.readouterr()
     assert output.out == ""
-    assert f"pyconv serve: cannot listen on 127.0.0.1:{port}: the port is taken" in output.err
+    assert f"pyconv serve: cannot listen on 127.0.0.1:{port}: Address already in use" in output.err
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,18 @@ def test_a_port_that_is_taken_is_an_error(
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
+def test_a_file_system_that_cannot_be_written_is_an_error(
+    small_classifier: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert main(["serve", "--model", str(small_classifier), "--workers", "2", "--port", "0"]) == 1
+    told = "pyconv serve: workers: several processes share their metrics in a folder for temporary"
+    assert told in capsys.readouterr().err
+
+
 def test_a_model_that_cannot_be_loaded_ends_all_of_them(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
