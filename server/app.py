@@ -44,6 +44,9 @@ _LISTENERS = 16
 """Servers of grpc.aio on the one port: docs/decisions/0020-listeners.md."""
 
 
+_MOST_TO_TAKE_UP_S = 0.25
+"""What a stopping server waits at most until all calls that have come are taken up."""
+
 _LEAST_FOR_SPANS_S = 1.0
 """What a stopping server waits for the last spans to be sent where nothing of the grace is left."""
 
@@ -70,24 +73,26 @@ class Server:
         self._inference = inference
         self._repository = repository
         self._health = Health([CLASSIFIER, OPEN_INFERENCE], repository)
-        calls = Calls(
+        self._calls = Calls(
             lines=settings.log_requests,
             authentication=Authentication(security.tokens) if security.tokens else None,
             refused=lambda code: inference.metrics.refused("", "", code.name),
         )
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), calls)
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(Classifier(inference), self._calls)
         open_inference = OpenInference(inference, repository)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, calls)
-        calls.add_registered_method_handlers(OPEN_INFERENCE, open_inference.handlers())
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, calls)  # type: ignore[arg-type]
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            open_inference, self._calls
+        )
+        self._calls.add_registered_method_handlers(OPEN_INFERENCE, open_inference.handlers())
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._calls)  # type: ignore[arg-type]
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             reflection.aio.ReflectionServicer(
                 [CLASSIFIER, OPEN_INFERENCE, HEALTH, reflection.SERVICE_NAME]
             ),
-            calls,
+            self._calls,
         )
         self._servers: list[grpc.aio.Server] = []
-        self.address = ports.address(settings.host, self._listen(calls))
+        self.address = ports.address(settings.host, self._listen())
         self.http_address = ""
         self._http: Http | None = None
         self._sharing: asyncio.Future[None] | None = None
@@ -147,10 +152,15 @@ class Server:
         await self._repository.close()
         await asyncio.sleep(self._settings.drain_seconds)
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._settings.grace_seconds
-        stopping = [server.stop(self._settings.grace_seconds) for server in self._servers]
+        grace = self._settings.grace_seconds
+        end = loop.time() + grace
+        await self._calls.take_up(min(_MOST_TO_TAKE_UP_S, grace / 2))
+        left = max(0, end - loop.time())
+        stopping = [asyncio.ensure_future(server.stop(left)) for server in self._servers]
         if self._http is not None:
-            stopping.append(self._http.stop())
+            stopping.append(asyncio.ensure_future(self._http.stop()))
+        await asyncio.sleep(0)  # they take up no more
+        self._calls.go_on()
         await asyncio.gather(*stopping)
         if self._sharing is not None:
             self._sharing.cancel()
@@ -168,18 +178,18 @@ class Server:
         port = await self._http.start()
         self.http_address = ports.address(self._settings.host, port)
 
-    def _listen(self, calls: Calls) -> int:
+    def _listen(self) -> int:
         host, port = self._settings.host, self._settings.port
         if not ports.CAN_BE_SHARED:
-            return self._add_listener(calls, host, port)
+            return self._add_listener(host, port)
         # Where processes share the port, it is held for all of them already.
         several = self._settings.workers > 1
         with nullcontext(port) if several else ports.held(host, port) as taken:
             for _ in range(_LISTENERS):
-                self._add_listener(calls, host, taken)
+                self._add_listener(host, taken)
         return taken
 
-    def _add_listener(self, calls: Calls, host: str, port: int) -> int:
+    def _add_listener(self, host: str, port: int) -> int:
         server = grpc.aio.server(
             interceptors=[] if self._tracing is None else [self._tracing.interceptor],
             options=[
@@ -189,7 +199,7 @@ class Server:
                 ("grpc.max_send_message_length", -1),
             ],
         )
-        server.add_generic_rpc_handlers([calls])
+        server.add_generic_rpc_handlers([self._calls])
         address, tls = ports.address(host, port), self._security.tls
         try:
             if tls is None:

@@ -19,6 +19,10 @@ _log = logging.getLogger("pyconv.server.requests")
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
 
+_LOOK_S = 0.01
+_QUIET_LOOKS = 5
+"""So many looks in a row at which no call has come mean that none waits to be taken up."""
+
 _STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -46,6 +50,9 @@ class Calls(grpc.GenericRpcHandler):
         self._authentication = authentication
         self._handlers: dict[str, _Handler] = {}
         self._refusing: dict[str, _Handler] = {}
+        self._taken_up = 0
+        self._answering = asyncio.Event()
+        self._answering.set()
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """What comes here comes by method, too."""
@@ -54,12 +61,13 @@ class Calls(grpc.GenericRpcHandler):
         """Answer the methods of a service."""
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
-            checked = _checked(handler, method, self._refused)
+            checked = _checked(handler, method, self._refused, self._answering)
             self._handlers[method] = self._with_lines(checked, method)
             self._refusing[method] = self._with_lines(refusing(handler), method)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Handler | None:
         """See grpc.GenericRpcHandler."""
+        self._taken_up += 1
         given = None
         for name, value in handler_call_details.invocation_metadata:
             if name == REQUEST_ID:
@@ -71,6 +79,27 @@ class Calls(grpc.GenericRpcHandler):
             self._refused(grpc.StatusCode.UNAUTHENTICATED)
             return self._refusing.get(method)
         return self._handlers.get(method)
+
+    async def take_up(self, most_s: float) -> None:
+        """Begin no call any more until `go_on`, and return when all that have come are taken up.
+
+        When a server of grpc.aio stops, it drops the calls that have come and that it has not asked
+        its core for. Callers that wait for answers send no more, so here they come to an end.
+
+        Args:
+            most_s: after so long it returns whatever still comes.
+        """
+        self._answering.clear()
+        loop = asyncio.get_running_loop()
+        end, quiet = loop.time() + most_s, 0
+        while quiet < _QUIET_LOOKS and loop.time() < end:
+            before = self._taken_up
+            await asyncio.sleep(_LOOK_S)
+            quiet = quiet + 1 if self._taken_up == before else 0
+
+    def go_on(self) -> None:
+        """Begin the calls that `take_up` has taken up."""
+        self._answering.set()
 
     def _with_lines(self, handler: _Handler, method: str) -> _Handler:
         return _with_lines(handler, method) if self._lines else handler
@@ -96,9 +125,12 @@ _NO_MESSAGE = object()
 
 
 def _checked(
-    handler: _Handler, method: str, refused: Callable[[grpc.StatusCode], None]
+    handler: _Handler,
+    method: str,
+    refused: Callable[[grpc.StatusCode], None],
+    answering: asyncio.Event,
 ) -> _Handler:
-    """Refuse bytes that are no message as INVALID_ARGUMENT.
+    """Wait until calls are answered, and refuse bytes that are no message as INVALID_ARGUMENT.
 
     gRPC itself makes UNKNOWN of them, which means a fault of the server's, and logs a traceback.
     """
@@ -128,11 +160,15 @@ def _checked(
             yield request
 
     async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if not answering.is_set():
+            await answering.wait()
         if request is _NO_MESSAGE:
             await refuse(context)
         return await behavior(request, context)
 
     async def answer_stream(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if not answering.is_set():
+            await answering.wait()
         return await behavior(each(requests, context), context)
 
     async def stream(
@@ -140,12 +176,16 @@ def _checked(
     ) -> AsyncIterator[Any]:
         if request is _NO_MESSAGE:
             await refuse(context)
+        if not answering.is_set():
+            await answering.wait()
         async for response in behavior(request, context):
             yield response
 
     async def stream_stream(
         requests: Any, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
+        if not answering.is_set():
+            await answering.wait()
         async for response in behavior(each(requests, context), context):
             yield response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -10,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import pytest
 
 from pyconv.client import Client
 from pyconv.errors import ModelError, PyconvError, ServerError
+from pyconv.server.app import Server
 from pyconv.server.background import BackgroundServer
 from pyconv.server.models import ServedModel
 from pyconv.server.scheduler import Tensors
@@ -239,6 +242,39 @@ def test_signal_finishes_what_is_in_flight_and_exits_with_0(
         assert process.stderr.read() == ""
     (outcome,) = outcomes
     assert not isinstance(outcome, PyconvError)
+
+
+async def test_calls_that_nobody_has_taken_up_yet_are_finished(one: Settings) -> None:
+    """gRPC drops those that it has received when its server stops before Python asks for them."""
+    server = await Server.start(one)
+    stopping = asyncio.Event()
+    outcomes: Counter[grpc.StatusCode] = Counter()
+    answered = 0
+
+    async def ask(channel: grpc.aio.Channel) -> None:
+        nonlocal answered
+        stub = classifier_pb2_grpc.ClassifierStub(channel)
+        while not stopping.is_set():
+            try:
+                await stub.ListModels(pb.ListModelsRequest(), timeout=60)
+            except grpc.aio.AioRpcError as error:
+                outcomes[error.code()] += 1
+            else:
+                outcomes[grpc.StatusCode.OK] += 1
+                answered += 1
+
+    async with AsyncExitStack() as stack:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.aio.insecure_channel(server.address, options) for _ in range(4)]
+        for channel in channels:
+            await stack.enter_async_context(channel)
+        asking = [asyncio.ensure_future(ask(channel)) for channel in channels for _ in range(50)]
+        while answered < len(asking):
+            await asyncio.sleep(0.01)
+        stopping.set()
+        await server.stop()
+        await asyncio.gather(*asking)
+    assert set(outcomes) == {grpc.StatusCode.OK}, outcomes
 
 
 def test_second_signal_does_not_wait(small_classifier: Path) -> None:
