@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from pyconv.errors import ServerError
 
@@ -32,23 +34,71 @@ def held(host: str, port: int) -> Iterator[int]:
     Raises:
         ServerError: it is taken, or the address is not this machine's.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Somebody else's port must be refused, even where they share it: so it is tried alone first.
-    with socket.socket(family) as alone:
+    with ExitStack() as stack:
         try:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind((host, port))
-            taken: int = alone.getsockname()[1]
+            taken = _take(stack, host, port)
         except OSError as error:
             raise ServerError(
                 f"cannot listen on {address(host, port)}: {error.strerror or error}; choose "
                 "another port (0 takes a free one)"
             ) from error
-    with socket.socket(family) as sharing:
-        sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Connections that a server before this one has closed linger on the port for a minute. Once
-        # it is bound, nobody else shall take it by the same option.
-        sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sharing.bind((host, taken))
-        sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         yield taken
+
+
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What says that an address is not this machine's, as ::1 where there is no IPv6."""
+
+
+def _take(stack: ExitStack, host: str, port: int) -> int:
+    """Bind all addresses of a host that are this machine's.
+
+    Raises:
+        OSError: none is, or the port is taken on one of them.
+    """
+    missing: OSError | None = None
+    bound = False
+    for family, where in _addresses(host):
+        try:
+            port = _bind(stack, family, where, port)
+            bound = True
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            missing = error
+    if missing is not None and not bound:
+        raise missing
+    return port
+
+
+def _addresses(host: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Families and addresses, those that gRPC makes of a host."""
+    names = {
+        "localhost": ("127.0.0.1", "::1"),
+        "0.0.0.0": ("0.0.0.0", "::"),
+        "::": ("0.0.0.0", "::"),
+    }
+    for name in names.get(host, (host,)):
+        for family, _, _, _, where in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM):
+            yield family, where
+
+
+def _bind(stack: ExitStack, family: int, where: tuple[Any, ...], port: int) -> int:
+    # Somebody else's port must be refused, even where they share it: so it is tried alone first.
+    with _socket(family) as alone:
+        alone.bind((where[0], port, *where[2:]))
+        taken: int = alone.getsockname()[1]
+    sharing = stack.enter_context(_socket(family))
+    sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sharing.bind((where[0], taken, *where[2:]))
+    # Once it is bound, nobody else shall take it by this option.
+    sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return taken
+
+
+def _socket(family: int) -> socket.socket:
+    made = socket.socket(family)
+    # Connections that a server before this one has closed linger on the port for a minute.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return made

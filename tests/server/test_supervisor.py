@@ -176,6 +176,44 @@ def test_a_port_is_held_where_connections_linger_on_it() -> None:
             worker.listen()
 
 
+@pytest.mark.parametrize(
+    ("host", "taken"), [("localhost", "::1"), ("0.0.0.0", "::"), ("::", "0.0.0.0")]
+)
+def test_a_port_is_refused_where_any_of_the_addresses_is_taken(host: str, taken: str) -> None:
+    """gRPC listens on every address of a name, and on both families where it is for all."""
+    with socket.socket(socket.AF_INET6 if ":" in taken else socket.AF_INET) as other:
+        if other.family == socket.AF_INET6:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind((taken, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        refused = pytest.raises(ServerError, match=f":{port}: Address already in use")
+        with refused, ports.held(host, port):
+            pass
+    with ports.held(host, port) as held:
+        assert held == port
+
+
+def test_a_port_of_a_name_that_has_an_address_of_another_machine_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `localhost` where a container has no IPv6: gRPC listens on what there is."""
+
+    def found(host: str, port: int, *_: object, **__: object) -> list[Any]:
+        kind = (socket.SOCK_STREAM, 0, "")
+        return [(socket.AF_INET, *kind, (each, port)) for each in ("192.0.2.1", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    with ports.held("somebody", 0) as port:
+        assert port
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(ServerError, match="in use"), ports.held("somebody", port):
+            pass
+
+
 def test_processes_have_the_time_to_drain(settings: Settings, tmp_path: Path) -> None:
     process, pipe = Mock(pid=None), Mock()
     supervisor = _Supervisor(replace(settings, drain_seconds=100, grace_seconds=20), tmp_path)
