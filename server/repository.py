@@ -24,8 +24,8 @@ from pyconv.server.statistics import Statistics
 
 _log = logging.getLogger("pyconv.server")
 
-_Stamp = tuple[int, int, int]
-"""A file's inode, size and time of change: another file, or other contents, has another."""
+_Stamp = tuple[int, int, int, int]
+"""A file's inode, size and times of change: other contents or another mode change it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Repository:
         self._failures: dict[str, str] = {}
         self._stamps: dict[str, Mapping[Path, _Stamp]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._closed_off: dict[str, str] = {}
         self._watching: asyncio.Task[None] | None = None
 
     # -- What is there -----------------------------------------------------------------------------
@@ -275,7 +276,7 @@ class Repository:
         for name, specs in {**on_disk, **self._sources(self._given)}.items():
             if _stamps(specs) != self._stamps.get(name):
                 await self._try_to_load(name)
-        for name in set(self._stamps) - set(on_disk) - set(self._given):
+        for name in set(self._stamps) - set(on_disk) - set(self._given) - set(self._closed_off):
             del self._stamps[name]
             if name in self._models.names:
                 await self._take_out(name)
@@ -363,22 +364,41 @@ class Repository:
 
     def _found_in(self, folder: Path) -> dict[str, Sequence[ModelSpec]]:
         found: dict[str, Sequence[ModelSpec]] = {}
+        closed_off: dict[str, str] = {}
         for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):  # Kubernetes' ..data, macOS' ._NAME.onnx, .git
+                continue
             if path.is_dir():
-                versions = [item for item in path.iterdir() if (item / MODEL_FILE).is_file()]
-                specs = [
-                    ModelSpec(path.name, str(item / MODEL_FILE), item.name)
-                    for item in sorted(versions, key=_by_number)
-                ]
+                try:
+                    specs = _versions(path)
+                except OSError as error:  # as lost+found, which hinders no other
+                    closed_off[path.name] = f"its folder cannot be read: {error.strerror or error}"
+                    continue
                 if specs:
                     found[path.name] = specs
             elif path.suffix == ".onnx" and path.is_file():
                 found[path.stem] = [ModelSpec(path.stem, str(path))]
+        for name in closed_off.keys() - self._closed_off.keys():
+            _log.warning("model %s: %s", name, closed_off[name])
+        self._closed_off = closed_off
         return found
 
 
 MODEL_FILE = "model.onnx"
 """What a version's folder holds."""
+
+
+def _versions(folder: Path) -> list[ModelSpec]:
+    """The versions in a model's folder, from the oldest to the newest."""
+    held = [
+        item
+        for item in folder.iterdir()
+        if not item.name.startswith(".") and (item / MODEL_FILE).is_file()
+    ]
+    return [
+        ModelSpec(folder.name, str(item / MODEL_FILE), item.name)
+        for item in sorted(held, key=_by_number)
+    ]
 
 
 def _without_paths(error: PyconvError, specs: Sequence[ModelSpec]) -> PyconvError:
@@ -402,5 +422,5 @@ def _stamps(specs: Sequence[ModelSpec]) -> Mapping[Path, _Stamp]:
             about = path.stat()
         except (ModelError, OSError):  # it has just gone
             continue
-        stamps[path] = (about.st_ino, about.st_size, about.st_mtime_ns)
+        stamps[path] = (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     return stamps

@@ -89,6 +89,8 @@ def parse(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: {size:,} bytes; an ONNX file has at most {MOST_FILE_BYTES:,}")
     try:
         model = onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # protobuf and onnx raise types that share no other base
         raise ModelError(f"{path}: not an ONNX file: {brief(error)}") from error
     _check_size(path, model)

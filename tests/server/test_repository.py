@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -247,6 +248,90 @@ async def test_the_folder_is_watched(
                 await asyncio.sleep(0.01)
         shutil.rmtree(tmp_path / "net")
         await until([])
+
+
+def _mount(folder: Path, contents: Path) -> None:
+    """Put files in place at once, by swapping a link, as Kubernetes does with a ConfigMap."""
+    new = folder / "..data_tmp"
+    new.symlink_to(contents.name)
+    new.replace(folder / "..data")
+
+
+async def test_a_folder_whose_files_are_swapped_by_a_link(
+    settings: Settings, tmp_path: Path, write_scaled: Write
+) -> None:
+    write_scaled(tmp_path / "..first" / "net.onnx", 1)
+    write_scaled(tmp_path / "..first" / "fine" / "model.onnx", 1)
+    _mount(tmp_path, tmp_path / "..first")
+    (tmp_path / "net.onnx").symlink_to("..data/net.onnx")
+    (tmp_path / "._net.onnx").write_bytes(b"what macOS leaves beside a file")
+    async with _repository(settings, tmp_path) as repository:
+        assert _index(repository) == [("net", "1", "READY")]
+        _, before = await _bias(repository)
+        write_scaled(tmp_path / "..second" / "net.onnx", 2)
+        _mount(tmp_path, tmp_path / "..second")
+        shutil.rmtree(tmp_path / "..first")
+        await repository.reload()
+        assert _index(repository) == [("net", "1", "READY")]
+        assert not np.allclose((await _bias(repository))[1], before)
+
+
+async def test_a_subfolder_that_cannot_be_read_hinders_no_other(
+    settings: Settings,
+    tmp_path: Path,
+    write_scaled: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that never could, as lost+found; and one that no longer can, whose model serves on."""
+    closed = {tmp_path / "lost+found"}
+    look = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path in closed:  # root, who may run the tests, would read it in spite of its mode
+            raise PermissionError(13, "Permission denied")
+        return look(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    (tmp_path / "lost+found").mkdir()
+    write_scaled(tmp_path / "net" / "1" / "model.onnx", 1)
+    write_scaled(tmp_path / "other.onnx", 1)
+    both = [("net", "1", "READY"), ("other", "1", "READY")]
+    async with _repository(settings, tmp_path) as repository:
+        assert _index(repository) == both
+        closed.add(tmp_path / "net")
+        await repository.reload()
+        assert _index(repository) == both
+        told = "model {}: its folder cannot be read: Permission denied"
+        for name in ("lost+found", "net"):
+            assert caplog.text.count(told.format(name)) == 1
+        closed.remove(tmp_path / "net")
+        shutil.rmtree(tmp_path / "net")
+        await repository.reload()
+        assert _index(repository) == both[1:]
+
+
+async def test_a_file_that_may_be_read_at_last_is_tried_again(
+    settings: Settings, tmp_path: Path, write_scaled: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.onnx"
+    write_scaled(path, 1)
+    load = onnx.load
+
+    def load_if_allowed(*arguments: Any, **named: Any) -> onnx.ModelProto:
+        if not path.stat().st_mode & 0o444:  # root, who may run the tests, would read it
+            raise PermissionError(13, "Permission denied")
+        return load(*arguments, **named)
+
+    monkeypatch.setattr(onnx, "load", load_if_allowed)
+    path.chmod(0)
+    async with _repository(settings, tmp_path) as repository:
+        (entry,) = repository.index()
+        assert entry.state == "UNAVAILABLE"
+        assert entry.reason == "net: cannot be read: Permission denied"
+        path.chmod(0o644)
+        await repository.reload()
+        assert _index(repository) == [("net", "1", "READY")]
 
 
 async def test_a_folder_that_goes_away_leaves_its_models_serving(
