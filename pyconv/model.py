@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -356,15 +357,26 @@ class Model:
 
         Raises:
             InputError: a layer does not exist.
-            ModelError: the file is not there any more, or the engine lacks an operator.
+            ModelError: the file is not there any more, the engine lacks an operator, or there is no
+                place for a temporary file.
         """
         from pyconv.graph.resumption import resumed
 
         rest = resumed(reader.parse(self.path), [self.layer(name).tensor for name in layers])
-        with TemporaryDirectory(prefix="pyconv-") as folder:
-            path = Path(folder) / self.path.name
-            onnx.save(rest, path)
-            model = load(path, engine=self.engine, threads=self.threads)
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(TemporaryDirectory(prefix="pyconv-"))
+                path = Path(folder) / self.path.name
+                onnx.save(rest, path)
+            except OSError as error:
+                raise ModelError(
+                    "the network from some layers on is loaded from a temporary file, and none can "
+                    f"be written ({error.strerror or error}); let /tmp be written, or set TMPDIR"
+                ) from error
+            try:
+                model = load(path, engine=self.engine, threads=self.threads)
+            except ModelError as error:
+                raise ModelError(str(error).replace(str(path), str(self.path))) from error
             # Read now: the file goes with the folder.
             model.layer_map, model.tensors = model.layer_map, model.tensors
             return model

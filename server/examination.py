@@ -17,6 +17,7 @@ from pyconv.errors import InputError, ModelError, PyconvError
 from pyconv.graph.batch import Batch
 from pyconv.metadata import Layer
 from pyconv.model import Model
+from pyconv.server.errors import without_path
 from pyconv.server.models import ServedModel
 
 
@@ -255,7 +256,10 @@ class Edits:
         if after:
             given = {**inputs, **edited}
             needed = {info.name: given[info.name] for info in rest.inputs if info.name in given}
-            found |= _run(rest, needed, after)
+            try:
+                found |= _run(rest, needed, after)
+            except PyconvError as error:  # the file that the rest was loaded from is nobody's
+                raise without_path(error, str(rest.path), str(model.path)) from None
         if before:  # no edit reaches them
             found |= _run(model, inputs, before)
         return found
@@ -295,7 +299,11 @@ class Edits:
     def _silence(self, layer: Layer, array: Array, channels: Sequence[int]) -> Array:
         if not channels:
             return array
-        axis = layer.axes[-1] if layer.axes else min(1, array.ndim - 1)
+        if array.ndim < 2:
+            raise InputError(
+                f"layer {layer.name!r} has no channels: its shape is {shape_text(array.shape)}"
+            )
+        axis = layer.axes[-1] if layer.axes else 1
         count = array.shape[axis]
         for channel in channels:
             if channel >= count:

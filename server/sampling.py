@@ -14,6 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeAlias
 
+import numpy as np
+
+from pyconv.errors import PyconvError
 from pyconv.server.examination import compare_outputs, layer_seconds
 from pyconv.server.metrics import Metrics
 from pyconv.server.models import Models, ServedModel
@@ -80,7 +83,11 @@ class Sampling:
         loop = asyncio.get_running_loop()
 
         def work() -> None:
-            agrees = compare_outputs(served, others[0], inputs, TOLERANCE)
+            try:
+                agrees = compare_outputs(served, others[0], inputs, TOLERANCE)
+            except PyconvError as error:  # such as a division by zero, which only one refuses
+                _log.warning("shadow: only one engine answered: %s", error)
+                agrees = False
             loop.call_soon_threadsafe(self._metrics.shadowed, served.name, served.version, agrees)
 
         return [work]
@@ -97,6 +104,10 @@ class Sampling:
             seconds = layer_seconds(served, inputs)
             for name, tensor in tensors.items():
                 values = found[tensor]
+                if values.dtype.kind not in "biuf" or not values.size:  # text has no mean
+                    continue
+                if values.dtype.kind != "f":
+                    values = values.astype(np.float64)
                 told = (
                     float(values.mean()),
                     float(values.std()),

@@ -203,7 +203,8 @@ class _Handshake(ssl.SSLObject):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:
-            _log.info("a TLS handshake over HTTP failed: %s", error.reason or error)
+            why = getattr(error, "verify_message", "")  # such as: certificate has expired
+            _log.info("a TLS handshake over HTTP failed: %s", why or error.reason or error)
             raise
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import onnx
 
@@ -40,6 +40,7 @@ def resumed(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     rest.CopyFrom(model)
     del rest.graph.node[:]
     rest.graph.node.extend(reversed(kept))
+    _rename_given(rest.graph, frozenset(tensors), made)
     inputs = [info for info in model.graph.input if info.name in needed]
     del rest.graph.input[:]
     rest.graph.input.extend(inputs)
@@ -52,6 +53,17 @@ def resumed(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     del rest.graph.value_info[:]
     del rest.metadata_props[:]  # layers and pictures are the whole graph's
     return rest
+
+
+def _rename_given(graph: onnx.GraphProto, given: Set[str], made: Set[str]) -> None:
+    """Where a node makes something that is given beside what is needed, nothing reads that."""
+    for node in graph.node:
+        for place, name in enumerate(node.output):
+            if name in given:
+                unread = f"{name} as computed"
+                while unread in made:
+                    unread += "'"
+                node.output[place] = unread
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:

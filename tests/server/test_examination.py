@@ -6,12 +6,13 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 import pyconv
 from pyconv.errors import InputError, ModelError
@@ -43,6 +44,25 @@ async def _infer(
     return await inference.infer(
         TensorRequest(Selection("small", engine), inputs, choices, Examination(**asked))
     )
+
+
+def _of_one_node(
+    settings: Settings, folder: Path, operator: str, kind: int, shape: Sequence[str], of: str = ""
+) -> Inference:
+    """The model small is a file of a single node, on onnxruntime: x, and what it makes of it, y.
+
+    Where `of` is an operator, z is what that makes of y and y.
+    """
+    x, y, z = (helper.make_tensor_value_info(name, kind, shape) for name in "xyz")
+    nodes = [helper.make_node(operator, ["x"], ["y"])]
+    if of:
+        nodes.append(helper.make_node(of, ["y", "y"], ["z"]))
+    graph = helper.make_graph(nodes, "one", [x], [z if of else y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    onnx.save(model, folder / "one.onnx")
+    spec = replace(settings.models[0], source=str(folder / "one.onnx"))
+    return Inference(Models.load([spec], ["onnxruntime"], 1), settings)
 
 
 # -- Both engines ----------------------------------------------------------------------------------
@@ -204,6 +224,30 @@ async def test_a_number_is_no_picture_of_an_edited_layer(inference: Inference) -
         await _infer(inference, inputs={"pixels": number}, silenced={"conv2d": (0,)})
 
 
+@pytest.mark.parametrize("shape", [(), ("n",)])
+async def test_what_has_no_channels_cannot_be_silenced(
+    settings: Settings, tmp_path: Path, shape: Any
+) -> None:
+    inference = _of_one_node(settings, tmp_path, "Abs", onnx.TensorProto.FLOAT, shape)
+    inputs = {"x": np.ones([2] * len(shape), np.float32)}
+    asked = Examination(silenced={"y": [0]})
+    try:
+        with pytest.raises(InputError, match=r"layer 'y' has no channels: its shape is \("):
+            await inference.infer(TensorRequest(Selection("small"), inputs, (), asked))
+    finally:
+        inference.close()
+
+
+async def test_what_fails_after_an_edit_names_no_file(settings: Settings, tmp_path: Path) -> None:
+    inference = _of_one_node(settings, tmp_path, "Identity", onnx.TensorProto.INT32, ["n"], "Div")
+    request = TensorRequest(Selection("small"), {"y": np.zeros(2, np.int32)})
+    try:
+        with pytest.raises(ModelError, match=r"^small: onnxruntime cannot run it"):
+            await inference.infer(request)
+    finally:
+        inference.close()
+
+
 async def test_several_layers_may_be_edited(inference: Inference) -> None:
     layers = inference.models.select("small", None).model.activations(_IMAGES)
     both = {"conv2d": [0], "flatten": [1, 5]}
@@ -314,6 +358,13 @@ def test_catalogue(inference: Inference, engine: Any) -> None:
 # -- A share of the traffic ------------------------------------------------------------------------
 
 
+async def _looked_at(inference: Inference) -> None:
+    """Wait until nothing is being looked at any more."""
+    async with asyncio.timeout(30):
+        while inference._sampling._busy:
+            await asyncio.sleep(0.01)
+
+
 async def _sampled(settings: Settings, metric: str, off: bool = False, **asked: Any) -> str:
     """The lines of a metric after one request."""
     models = Models.load(settings.models[:1], settings.engines, 1)
@@ -354,6 +405,48 @@ async def test_observed_layers_are_measured(settings: Settings) -> None:
 async def test_layers_are_observed_where_every_request_is_shadowed(settings: Settings) -> None:
     asked = {"observed_layers": ["conv2d"], "observed_share": 1.0, "shadow_share": 1.0}
     assert "conv2d" in await _sampled(settings, "pyconv_layer_mean", **asked)
+
+
+@pytest.mark.parametrize("kind", ["STRING", "BOOL"])
+async def test_layers_of_any_kind_may_be_observed(
+    settings: Settings, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    operator = "Not" if kind == "BOOL" else "Identity"
+    asked = {"observed_layers": ["y"], "observed_share": 1.0}
+    inference = _of_one_node(
+        replace(settings, **asked), tmp_path, operator, onnx.TensorProto.DataType.Value(kind), ["n"]
+    )
+    x = np.array([True, False]) if kind == "BOOL" else np.array(["a", "b"], object)
+    try:
+        await inference.infer(TensorRequest(Selection("small"), {"x": x}))
+        await _looked_at(inference)
+    finally:
+        inference.close()
+    assert not caplog.records
+    line = 'pyconv_layer_mean{layer="y",model="small",version="1"} 0.5'
+    assert (line in inference.metrics.page().decode()) == (kind == "BOOL")
+
+
+async def test_an_engine_that_fails_disagrees(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = Models.load(settings.models[:1], settings.engines, 1)
+    inference = Inference(models, replace(settings, shadow_share=1.0))
+
+    def fail(*_: object) -> Tensors:
+        raise ModelError("division by zero")
+
+    inference.models.select("small", "onnxruntime").model.run = fail  # type: ignore[method-assign]
+    try:
+        await _infer(inference)
+        await _looked_at(inference)
+    finally:
+        inference.close()
+    line = 'pyconv_shadow_disagreements_total{model="small",version="1"} 1.0'
+    assert line in inference.metrics.page().decode()
+    (record,) = caplog.records
+    assert record.message == "shadow: only one engine answered: division by zero"
+    assert not record.exc_info
 
 
 async def test_observed_layers_tell_their_time(settings: Settings) -> None:
