@@ -149,11 +149,15 @@ class Server:
         the server is stopping.
         """
         self._health.stop()
+        if self._http is not None:
+            self._http.leave()
         await self._repository.close()
         await asyncio.sleep(self._settings.drain_seconds)
         loop = asyncio.get_running_loop()
         grace = self._settings.grace_seconds
         end = loop.time() + grace
+        if self._http is not None:
+            await self._http.close()
         await self._calls.take_up(min(_MOST_TO_TAKE_UP_S, grace / 2))
         left = max(0, end - loop.time())
         stopping = [asyncio.ensure_future(server.stop(left)) for server in self._servers]

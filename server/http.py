@@ -39,10 +39,12 @@ class Http:
     ) -> None:
         self._settings = settings
         self._tls = security.tls
+        self._leaving = False
         app = make_app(inference, repository, settings, security.tokens)
         app.middlewares.insert(0, http_calls.middleware(lines=settings.log_requests))
         if tracing is not None:
             app.middlewares.insert(0, tracing.http_middleware())
+        app.on_response_prepare.append(self._close_if_leaving)
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,  # what nobody waits for any more is not computed
@@ -64,8 +66,10 @@ class Http:
         try:
             context = self._tls.ssl_context() if self._tls is not None else None
             shared = self._settings.workers > 1
-            site = web.TCPSite(self._runner, host, port, ssl_context=context, reuse_port=shared)
-            await site.start()
+            self._site = web.TCPSite(
+                self._runner, host, port, ssl_context=context, reuse_port=shared
+            )
+            await self._site.start()
         except OSError as error:
             await self._runner.cleanup()
             raise ServerError(
@@ -74,6 +78,22 @@ class Http:
             ) from error
         taken: int = self._runner.addresses[0][1]
         return taken
+
+    def leave(self) -> None:
+        """From now on each connection ends with its next answer, and so with none lost on it.
+
+        A client that is not told might send a request into a connection that is just being closed.
+        """
+        self._leaving = True
+
+    async def _close_if_leaving(self, _: web.Request, answer: web.StreamResponse) -> None:
+        if self._leaving:
+            answer.force_close()
+            answer.headers["Connection"] = "close"  # aiohttp has made its own by now
+
+    async def close(self) -> None:
+        """Let no connection in any more; those that there are go on."""
+        await self._site.stop()
 
     async def stop(self) -> None:
         """Refuse new requests, finish those in flight within the grace period, and end."""

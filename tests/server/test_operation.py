@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import http.server
 import json
 import logging
@@ -16,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,34 @@ def test_drain_says_not_ready_before_it_refuses(small_classifier: Path) -> None:
         assert next(heard) == health_pb2.HealthCheckResponse.NOT_SERVING
         assert len(client.classify(_IMAGES).predictions) == 1
         assert process.poll() is None
+
+
+def test_connections_of_http_end_with_the_next_answer_once_it_drains(
+    small_classifier: Path,
+) -> None:
+    """Or a client would send its next request into a connection that is just being closed."""
+
+    def ask(connection: http.client.HTTPConnection, path: str) -> http.client.HTTPResponse:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer
+
+    flags = ("--http-port", "0", "--drain", "300")
+    with (
+        _serving(small_classifier, *flags, ends=-signal.SIGTERM) as (process, _, _),
+        closing(http.client.HTTPConnection(process.http_address, timeout=30)) as connection,
+    ):
+        answer = ask(connection, "/v2/health/ready")
+        assert (answer.status, answer.will_close) == (200, False)
+        process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while answer.status == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+            answer = ask(connection, "/v2/health/ready")
+        assert (answer.status, answer.will_close) == (503, True)
+        assert ask(connection, "/nowhere").will_close
 
 
 def test_drain_ends_by_itself(small_classifier: Path) -> None:
