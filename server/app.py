@@ -92,7 +92,7 @@ class Server:
             self._calls,
         )
         self._servers: list[grpc.aio.Server] = []
-        self.address = ports.address(settings.host, self._listen())
+        self.address = ""
         self.http_address = ""
         self._http: Http | None = None
         self._sharing: asyncio.Future[None] | None = None
@@ -111,13 +111,17 @@ class Server:
         tracing = Tracing() if settings.trace else None
         inference = Inference(Models(), settings)
         repository = Repository(inference, settings)
+        server = cls(settings, inference, repository, security, tracing)
         try:
             await repository.start()
-            server = cls(settings, inference, repository, security, tracing)
+            # First the one that can be taken back: gRPC keeps its ports where it does not start.
             if settings.http_port >= 0:
                 await server._listen_http()
+            server.address = ports.address(settings.host, server._listen())
             await asyncio.gather(*(each.start() for each in server._servers))
         except BaseException:
+            if server._http is not None:
+                await server._http.stop()
             await repository.close()
             inference.close()
             raise

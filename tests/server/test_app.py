@@ -65,6 +65,24 @@ def test_port_that_is_taken_is_an_error(one: Settings) -> None:
         client.classify(_IMAGES)
 
 
+def test_server_that_cannot_start_leaves_no_port_taken(one: Settings) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        other = taken.getsockname()[1]
+        for ports in ({"port": port, "http_port": other}, {"port": other, "http_port": port}):
+            with (
+                pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{other}"),
+                BackgroundServer(replace(one, **ports)),
+            ):
+                pass
+    with BackgroundServer(replace(one, port=port, http_port=other)) as address:
+        assert address == f"127.0.0.1:{port}"
+
+
 def test_model_that_cannot_be_loaded_is_an_error(one: Settings, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no network")
