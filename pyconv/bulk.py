@@ -135,6 +135,9 @@ def classify(job: Job, *, address: str | None, progress: Callable[[Tally], None]
             "engine": job.engine,
             "top": job.top,
             "layers": list(job.layers),
+            # Rows are known by names below the source, which elsewhere stand for other pictures.
+            "source": _folder_of(job.source)[1],
+            "column": job.column,
         }
     )
     tally = Tally()
@@ -162,6 +165,8 @@ def classify(job: Job, *, address: str | None, progress: Callable[[Tally], None]
             tally.pictures += row["pictures"]
             tally.failed += row["failed"]
             tally.first = tally.first or row["first"]
+            if row["broken"]:
+                raise PyconvError(f"a part failed: {row['broken']}")
             progress(tally)
     except ray.exceptions.RayError as error:
         raise PyconvError(f"a part failed: {_cause(error)}") from error
@@ -210,7 +215,8 @@ def _missing(job: Job, facts: str, tally: Tally) -> Iterator[_Part]:
     where, root = _folder_of(job.source)
     path = _open(job.source)[1].rstrip("/")
     if path == root:
-        found = where.get_file_info(fs.FileSelector(root, recursive=True))
+        with _naming(job.source):
+            found = where.get_file_info(fs.FileSelector(root, recursive=True))
         names = sorted(info.path[len(root) :].lstrip("/") for info in found if info.is_file)
     else:
         names = [path[len(root) :].lstrip("/")]
@@ -233,8 +239,8 @@ def _missing(job: Job, facts: str, tally: Tally) -> Iterator[_Part]:
         told = (schema.metadata or {}).get(_FACTS)
         if told != facts.encode():
             raise InputError(
-                f"{job.out}: holds results of another model, engine, --top or --layer; choose "
-                "another folder"
+                f"{job.out}: holds results of another source, model, engine, --top, --layer or "
+                "--column; choose another folder"
             )
     if not tables:
         seen: set[str] = set()
@@ -258,12 +264,28 @@ def _missing(job: Job, facts: str, tally: Tally) -> Iterator[_Part]:
                 f"{name}: {unknown_name('column', job.column, opened.schema_arrow.names)}; see "
                 "--column"
             )
+        kind = opened.schema_arrow.field(job.column).type
+        if not _holds_bytes(kind):
+            raise InputError(
+                f"{name}: expected picture files' bytes in column {job.column!r} (binary, or a "
+                f"struct with binary bytes), got {kind}; see --column"
+            )
         for group in range(opened.num_row_groups):
             part = _Part([name], group)
             if part.name in present:
                 tally.before += opened.metadata.row_group(group).num_rows
             else:
                 yield part
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column may hold picture files."""
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _holds_bytes(kind.field(place).type)
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)
+    )
 
 
 def _is_table(name: str) -> bool:
@@ -295,8 +317,8 @@ class _Worker:
         return pa.Table.from_pylist([self._do(part) for part in parts])
 
     def _do(self, part: _Part) -> dict[str, Any]:
-        """Make a part's file."""
-        said: dict[str, Any] = {"parts": 1, "pictures": 0, "failed": 0, "first": ""}
+        """Make a part's file, or say why it cannot be."""
+        said: dict[str, Any] = {"parts": 1, "pictures": 0, "failed": 0, "first": "", "broken": ""}
         path = f"{self._folder}/{part.name}"
         half = f"{self._folder}/.{part.name}.{uuid.uuid4().hex}"
         try:
@@ -308,10 +330,13 @@ class _Worker:
                     said["failed"] += sum(error is not None for error in errors)
                     said["first"] = said["first"] or next(filter(None, errors), "")
             self._results.move(half, path)
-        except BaseException:
+        except BaseException as error:
             with suppress(OSError):
                 self._results.delete_file(half)
-            raise
+            if not isinstance(error, OSError | pa.ArrowException):
+                raise
+            # Raised, it would come through with a traceback, and after some more tries.
+            said["broken"] = f"{path} from {part.files[0]} and on: {error}"
         return said
 
     def _read(self, part: _Part) -> Iterator[tuple[list[tuple[str, int]], list[Any]]]:

@@ -37,5 +37,6 @@ def join(address: str | None) -> None:
     except Exception as error:  # which Ray itself raises where a node takes too long to start
         raise ServerError(
             f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS', 'this machine')} "
-            f"({error}); start one with: ray start --head"
+            f"({error}); start one with: ray start --head. Where it asks for a token, set "
+            "RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token"
         ) from error

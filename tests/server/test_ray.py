@@ -427,8 +427,11 @@ def test_no_picture_is_lost_where_a_node_dies(
     told = _classify(capsys, *arguments)
     assert (told["pictures"], told["before"]) == (0, 402)
 
-    assert main(["classify", "--ray", *map(str, arguments), "--layer", "conv2d"]) == 1
-    assert "holds results of another model, engine, --top or --layer" in capsys.readouterr().err
+    # Other activations, and other pictures, though by the same names.
+    for other in ([*arguments, "--layer", "conv2d"], [folder / "more", *arguments[1:]]):
+        assert main(["classify", "--ray", *map(str, other)]) == 1
+        told_why = capsys.readouterr().err
+        assert "holds results of another source, model, engine, --top, --layer or" in told_why
 
 
 def test_parquet_with_activations(
@@ -473,6 +476,29 @@ def test_parquet_with_activations(
     assert (told["pictures"], told["before"]) == (1, 20)
 
 
+def test_parquet_that_is_damaged_within(
+    cluster: Any,
+    small_classifier: Path,
+    make_png: Callable[..., bytes],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import pyarrow as pa
+
+    source, out = tmp_path / "pictures.parquet", tmp_path / "out"
+    parquet.write_table(pa.table({"image": pa.array([make_png()] * 9, pa.binary())}), source)
+    data = source.read_bytes()
+    source.write_bytes(data[:4] + b"\xff" * 40 + data[44:])
+    arguments = [source, "--out", out, "--model", small_classifier]
+    arguments += ["--ray-address", cluster.address]
+    assert main(["classify", "--ray", *map(str, arguments)]) == 1
+    told = capfd.readouterr().err
+    assert "pyconv classify: a part failed: " in told
+    assert " from pictures.parquet and on: " in told
+    assert "Traceback" not in told
+    assert list(out.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -484,10 +510,11 @@ def test_parquet_with_activations(
         (["{tmp}", "--out", "{tmp}/out", "--server", "x:1"], "--server does not go with --ray"),
         (["{tmp}", "--out", "{tmp}/out", "--profile"], "--profile does not go with --ray"),
         (["{tmp}/t.parquet", "--out", "{tmp}/out"], "there is no column 'image'"),
+        (["{tmp}/t.parquet", "--out", "{tmp}/out", "--column", "x"], "got int64; see --column"),
         (["{tmp}/bad.parquet", "--out", "{tmp}/out"], "bad.parquet: cannot be used: Parquet magic"),
         (["{tmp}/p", "--out", "{tmp}/bad.parquet"], "bad.parquet: cannot be used: Cannot create"),
         (["{tmp}/p", "--out", "{tmp}/bad"], "bad/bad.parquet: cannot be used: Parquet magic"),
-        (["{tmp}/p", "--out", "{tmp}/out", "--ray-address", "127.0.0.1:1"], "no Ray cluster"),
+        (["{tmp}/p", "--out", "{tmp}/out", "--ray-address", "127.0.0.1:1"], "RAY_AUTH_MODE=token"),
         (["{tmp}/p", "--out", "s4://x/y"], "s4://x/y: cannot be used: Unrecognized filesystem"),
         (["{tmp}", "--out", "{tmp}/out", "--part", "0"], "--part: expected at least 1, got 0"),
     ],
