@@ -201,8 +201,8 @@ class Server:
         server = grpc.aio.server(
             interceptors=[] if self._tracing is None else [self._tracing.interceptor],
             options=[
-                # A second server on a port that is taken shall fail, not share its requests.
-                ("grpc.so_reuseport", int(ports.CAN_BE_SHARED)),
+                # Where it is, `ports.held` has seen to it that nobody else has the port.
+                ("grpc.so_reuseport", int(ports.CAN_BE_SHARED or self._settings.workers > 1)),
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
             ],

@@ -23,6 +23,7 @@ import pytest
 
 from pyconv.client import Client
 from pyconv.errors import ModelError, PyconvError, ServerError
+from pyconv.server import ports
 from pyconv.server.app import Server
 from pyconv.server.background import BackgroundServer
 from pyconv.server.models import ServedModel
@@ -73,14 +74,25 @@ def test_server_that_cannot_start_leaves_no_port_taken(one: Settings) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         other = taken.getsockname()[1]
-        for ports in ({"port": port, "http_port": other}, {"port": other, "http_port": port}):
+        for wanted in ({"port": port, "http_port": other}, {"port": other, "http_port": port}):
             with (
                 pytest.raises(ServerError, match=f"cannot listen on 127.0.0.1:{other}"),
-                BackgroundServer(replace(one, **ports)),
+                BackgroundServer(replace(one, **wanted)),
             ):
                 pass
     with BackgroundServer(replace(one, port=port, http_port=other)) as address:
         assert address == f"127.0.0.1:{port}"
+
+
+async def test_processes_share_a_port_where_listeners_of_one_do_not(
+    one: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS."""
+    monkeypatch.setattr(ports, "CAN_BE_SHARED", False)
+    with ports.held(one.host, 0) as port:
+        server = await Server.start(replace(one, port=port, http_port=-1, workers=2))
+        await server.stop()
+    assert server.address == f"{one.host}:{port}"
 
 
 def test_model_that_cannot_be_loaded_is_an_error(one: Settings, tmp_path: Path) -> None:
