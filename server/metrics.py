@@ -164,8 +164,14 @@ class Metrics(Collector):
     def observed(
         self, model: str, version: str, layer: str, told: tuple[float | None, ...]
     ) -> None:
-        """A layer was looked at: its values' mean, deviation and share of zeros, and its time."""
-        self._layers[model, version, layer] = told
+        """A layer was looked at: its values' mean, deviation and share of zeros, and its time.
+
+        Where onnxruntime ran, which tells no time, that which the native engine told stays.
+        """
+        *values, seconds = told
+        if seconds is None:
+            *_, seconds = self._layers.get((model, version, layer), (None,))
+        self._layers[model, version, layer] = (*values, seconds)
 
     def page(self) -> bytes:
         """All of it in Prometheus' text format, other processes' numbers added where they share."""

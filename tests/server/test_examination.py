@@ -19,6 +19,7 @@ from pyconv.errors import InputError, ModelError
 from pyconv.server.errors import LimitError, NotFoundError
 from pyconv.server.examination import catalogue
 from pyconv.server.inference import Inference
+from pyconv.server.metrics import Metrics
 from pyconv.server.models import Models, OutputChoice, ServedModel
 from pyconv.server.parameters import examination
 from pyconv.server.requests import Examination, Inferred, Selection, TensorRequest
@@ -405,6 +406,17 @@ async def test_observed_layers_are_measured(settings: Settings) -> None:
 async def test_layers_are_observed_where_every_request_is_shadowed(settings: Settings) -> None:
     asked = {"observed_layers": ["conv2d"], "observed_share": 1.0, "shadow_share": 1.0}
     assert "conv2d" in await _sampled(settings, "pyconv_layer_mean", **asked)
+
+
+def test_the_time_of_a_layer_outlasts_a_look_that_has_none() -> None:
+    metrics = Metrics()
+    metrics.observed("m", "1", "conv2d", (0.0, 1.0, 0.5, 0.25))
+    metrics.observed("m", "1", "conv2d", (2.0, 1.0, 0.5, None))
+    metrics.observed("m", "1", "dense", (2.0, 1.0, 0.5, None))
+    page = metrics.page().decode()
+    assert 'pyconv_layer_mean{layer="conv2d",model="m",version="1"} 2.0' in page
+    assert 'pyconv_layer_seconds{layer="conv2d",model="m",version="1"} 0.25' in page
+    assert 'pyconv_layer_seconds{layer="dense"' not in page
 
 
 @pytest.mark.parametrize("kind", ["STRING", "BOOL"])
