@@ -77,7 +77,7 @@ def _addresses(host: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
         "0.0.0.0": ("0.0.0.0", "::"),
         "::": ("0.0.0.0", "::"),
     }
-    for name in names.get(host, (host,)):
+    for name in names.get(host.lower(), (host,)):
         for family, _, _, _, where in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM):
             yield family, where
 

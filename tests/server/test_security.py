@@ -257,6 +257,7 @@ def test_encrypted_key_is_refused_without_asking(files: _Files, tmp_path: Path) 
     [
         ("127.0.0.1", False, False, ""),
         ("localhost", False, False, ""),
+        ("LocalHost", False, False, ""),
         ("::1", False, False, ""),
         ("0.0.0.0", False, False, "with neither TLS nor API tokens"),
         ("::", False, False, "with neither TLS nor API tokens"),

@@ -177,7 +177,8 @@ def test_a_port_is_held_where_connections_linger_on_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "taken"), [("localhost", "::1"), ("0.0.0.0", "::"), ("::", "0.0.0.0")]
+    ("host", "taken"),
+    [("localhost", "::1"), ("LocalHost", "::1"), ("0.0.0.0", "::"), ("::", "0.0.0.0")],
 )
 def test_a_port_is_refused_where_any_of_the_addresses_is_taken(host: str, taken: str) -> None:
     """gRPC listens on every address of a name, and on both families where it is for all."""
