@@ -86,7 +86,21 @@ def test_pods_have_settings_that_exist_and_time_to_stop(name: str) -> None:
     settings = gather({}, environ=variables).settings
     stopping = settings.drain_seconds + settings.grace_seconds
     assert stopping + 5 <= pod["terminationGracePeriodSeconds"]
+    probe = container["readinessProbe"]
+    noticed = probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"]
+    assert noticed <= settings.drain_seconds
     assert str(settings.concurrency) == container["resources"]["limits"]["cpu"]
+
+
+def test_kserve_scales_by_what_its_mode_knows() -> None:
+    kserve = yaml.safe_load((_DEPLOY / "kserve.yaml").read_text("utf-8"))
+    assert kserve["spec"]["predictor"]["scaleMetric"] == "cpu"
+    prefix = "serving.kserve.io/"
+    told = kserve["metadata"]["annotations"]
+    assert (told[f"{prefix}deploymentMode"], told[f"{prefix}autoscalerClass"]) == (
+        "Standard",
+        "hpa",
+    )
 
 
 @pytest.mark.parametrize("name", ["kubernetes", "kserve"])
