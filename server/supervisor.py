@@ -108,7 +108,11 @@ class _Supervisor:
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             self._workers = [self._start() for _ in range(self._settings.workers)]
-            serving = [self._answer(worker) for worker in self._workers]
+            try:
+                serving = [self._answer(worker) for worker in self._workers]
+            except ServerError:
+                if not self._told:  # those that were still starting end at once
+                    raise
             if not self._told:
                 ready(serving[0])
             while not self._told:

@@ -215,6 +215,21 @@ def test_a_port_of_a_name_that_has_an_address_of_another_machine_too(
             pass
 
 
+def test_a_stop_while_processes_start_is_no_fault(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told_to_stop() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise EOFError
+
+    supervisor = _Supervisor(settings, tmp_path)
+    worker = _Worker(Mock(pid=None), Mock(recv=told_to_stop))
+    monkeypatch.setattr(supervisor, "_start", lambda: worker)
+    ready = Mock()
+    supervisor.run(ready)
+    ready.assert_not_called()
+
+
 def test_processes_have_the_time_to_drain(settings: Settings, tmp_path: Path) -> None:
     process, pipe = Mock(pid=None), Mock()
     supervisor = _Supervisor(replace(settings, drain_seconds=100, grace_seconds=20), tmp_path)
