@@ -15,8 +15,8 @@ and needs no locks.
 Where the loop has no time to spare, quick requests wait until `GATHERED` of them are there. A run
 of several takes less than as many runs: the weights pass through the caches once, which then hold
 what the loop itself works on. From then on answers leave and requests come in groups, which spares
-turns of the loop. Nobody waits for longer than `GATHER_S`, and nobody at all for a while where too
-few others came in that time.
+turns of the loop. Nobody waits for longer than `GATHER_S`, nobody at all for a while where too few
+others came in that time, and nobody any more once the loop has time again.
 """
 
 from __future__ import annotations
@@ -142,7 +142,6 @@ class Lane:
         self._scheduler = scheduler
         self._jobs: deque[_Job] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._gathering = False
         self._alone = 0  # how many quick requests do not wait for others
         self._next_alone = _FEWEST_ALONE
         self._job_s = 0.0  # what one request takes of a thread, on the average
@@ -190,9 +189,10 @@ class Lane:
         if self.waiting >= self.max_queue:
             self._refuse()
         quick = images * self.runner.image_s <= QUICK_S and not self.max_wait_s
-        if quick and not self._jobs and (key is None or not self._gathers()):
+        gathers = quick and key is not None and self._gathers()
+        if quick and not self._jobs and not gathers:
             return self._run_here(inputs, outputs, images, deadline)
-        if quick and key is not None and self._gathering:
+        if gathers:
             return await self._enqueue(inputs, outputs, images, key, deadline, gather=True)
         parts = min(self._scheduler.free, images // PART_IMAGES)
         if key is None or parts < 2 or self._jobs:
@@ -253,17 +253,16 @@ class Lane:
         return Outcome(tensors, 0.0, took, images)
 
     def _gathers(self) -> bool:
-        """Whether a quick request shall wait for others; asked at each that finds none waiting."""
+        """Whether a quick request shall wait for others; asked at each of them."""
+        is_high = self._scheduler.load.is_high()
         if self._alone:
             self._alone -= 1
             return False
-        self._gathering = self._gathering or self._scheduler.load.is_high()
-        return self._gathering
+        return is_high
 
     def _give_up_gathering(self, loop: asyncio.AbstractEventLoop) -> None:
         """Too few came: there may be no more callers than that."""
         self._timer = None
-        self._gathering = False
         self._alone = self._next_alone
         self._next_alone = min(2 * self._next_alone, _MOST_ALONE)
         self._scheduler.wake(loop)

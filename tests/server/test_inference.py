@@ -516,6 +516,19 @@ async def test_quick_requests_run_together_where_the_event_loop_is_busy(
     assert (await inference.classify(_SMALL, images[:1], 1)).run.queue_ms == 0
 
 
+async def test_quick_requests_wait_no_more_once_the_event_loop_has_time(
+    inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = [True, False, False]
+    monkeypatch.setattr("pyconv.server.scheduler.LoopLoad.is_high", lambda _: busy.pop(0))
+    monkeypatch.setattr("pyconv.server.scheduler.GATHER_S", 1e6)
+    monkeypatch.setattr(inference.models.select("small", None), "image_s", 1e-5)
+    images = np.zeros((1, 6, 8), np.uint8)
+    waiting = [inference.classify(_SMALL, images, 1) for _ in range(2)]
+    await asyncio.wait_for(asyncio.gather(*waiting), 30)
+    assert (await inference.classify(_SMALL, images, 1)).run.queue_ms == 0
+
+
 def test_an_event_loop_is_busy_where_its_thread_never_sleeps() -> None:
     load = scheduler.LoopLoad()
     begun = time.thread_time()
