@@ -326,6 +326,8 @@ class Settings:
             )
         if not self.host:
             raise InputError("host: expected an address, got an empty text")
+        if self.host.startswith("["):
+            raise InputError(f"host: expected an address without brackets, got {self.host}")
         if not 0 <= self.port <= 65535:
             raise InputError(f"port: expected 0 to 65535, got {self.port}")
         if not -1 <= self.http_port <= 65535:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from pyconv.server.configuration import gather
@@ -145,3 +148,33 @@ def test_image_is_built_from_what_the_build_needs() -> None:
     used = set(re.findall(r"\$\{PROJECT_SOURCE_DIR\}/(\w+)", cmake))
     used |= {"LICENSE", "README.md", "pyproject.toml", "CMakeLists.txt", "pyconv", "server"}
     assert used <= let_through
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_image_asks_the_server_for_its_health(
+    tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (_DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    asked = json.loads(re.search(r"^HEALTHCHECK .*?CMD (\[.*\])$", text, re.M)[1])  # type: ignore[index]
+    assert asked[0] == "python"
+    if tls:
+        for name, blob in _certificate().items():
+            (tmp_path / name).write_bytes(blob)
+            monkeypatch.setenv(f"PYCONV_SERVE_TLS_{name.upper()}", str(tmp_path / name))
+    command = [sys.executable, "-m", "pyconv", "serve", "--model", "digits", "--json"]
+    command += ["--port", "0", "--http-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            told = json.loads(server.stdout.readline())
+            code = asked[2].replace("127.0.0.1:8080", told["http_address"])
+            assert code != asked[2]
+            subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+        finally:
+            server.terminate()
+
+
+def _certificate() -> dict[str, bytes]:
+    made = trustme.CA().issue_cert("pyconv")
+    chain = b"".join(blob.bytes() for blob in made.cert_chain_pems)
+    return {"certificate": chain, "key": made.private_key_pem.bytes()}

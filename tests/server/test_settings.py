@@ -79,6 +79,7 @@ def test_spec_without_a_part_is_refused(text: str) -> None:
         ({"replica_cpus": 0}, "replica_cpus: expected more than 0"),
         ({"min_replicas": 3, "max_replicas": 2}, r"max_replicas: expected at least min_replicas"),
         ({"ray": True}, "host: Ray's proxies listen on every address"),
+        ({"host": "[::1]"}, "host: expected an address without brackets, got"),
         ({"ray": True, "host": "0.0.0.0", "workers": 2}, "workers: not with ray"),
         ({"ray": True, "host": "0.0.0.0", "http_port": 80}, "http_port: not with ray"),
     ],
