@@ -284,10 +284,11 @@ def endure(
 
 
 def write_row(name: str, tries: int, seen: Seen) -> None:
-    """Write a line of the table, where it is wanted."""
+    """Print a line of the table, for `pytest -s`, and write it where that is wanted."""
+    refused = ", ".join(f"{count:,} {code}" for code, count in sorted(seen.refused.items()))
+    row = f"| {name} | {tries:,} | {seen.right:,} | {refused or 'none'} | {seen.wrong} |\n"
+    print(row, end="")
     if _TABLE:
-        refused = ", ".join(f"{count:,} {code}" for code, count in sorted(seen.refused.items()))
-        row = f"| {name} | {tries:,} | {seen.right:,} | {refused or 'none'} | {seen.wrong} |\n"
         with Path(_TABLE).open("a", encoding="utf-8") as table:
             table.write(row)
 
