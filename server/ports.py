@@ -25,7 +25,7 @@ def held(host: str, port: int) -> Iterator[int]:
     """Take a port for listeners that will share it, without listening on it.
 
     Args:
-        host: as `listen` takes it.
+        host: an address, or a name of this machine.
         port: 0 takes a free one.
 
     Yields:
