@@ -43,7 +43,6 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _LISTENERS = 16
 """Servers of grpc.aio on the one port: docs/decisions/0020-listeners.md."""
 
-
 _MOST_TO_TAKE_UP_S = 0.25
 """What a stopping server waits at most until all calls that have come are taken up."""
 

@@ -15,6 +15,7 @@ import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 
@@ -64,6 +65,13 @@ class Tokens:
         return any(known) and scheme.lower() == _SCHEME
 
 
+class _Read(NamedTuple):
+    """What the files of `Tls` hold, for Python's ssl and for gRPC."""
+
+    context: ssl.SSLContext
+    configuration: grpc.ServerCertificateConfiguration
+
+
 class Tls:
     """The server's certificate, its key, and the authorities whose clients it lets in.
 
@@ -83,38 +91,20 @@ class Tls:
         self._client_ca = client_ca
         self._reading = threading.Lock()
         self._stamp = self._stamps()
-        self.check()
-        self._newest_read = self._grpc_configuration()
+        self._last = self._read()
 
     @property
     def wants_clients_certificates(self) -> bool:
         """Whether it is mutual."""
         return self._client_ca is not None
 
-    def check(self) -> None:
-        """Raise InputError where the files are not what they must be."""
-        self._new_context()
-
     def ssl_context(self) -> ssl.SSLContext:
-        """For a server on Python's ssl; it reads changed files before the next handshake.
-
-        Raises:
-            InputError: as at first.
-        """
-        listening = current = self._new_context()
+        """For a server on Python's ssl; it reads changed files before the next handshake."""
+        listening = self._newest().context
         listening.sslobject_class = _Handshake
-        stamp = self._stamps()
 
         def renew(handshake: ssl.SSLObject, _: str | None, of: ssl.SSLContext) -> None:
-            nonlocal current, stamp
-            now = self._stamps()
-            if now != stamp:
-                stamp = now
-                try:
-                    current = self._new_context()
-                except InputError as error:
-                    _log.error("the certificate stays as it was: %s", error)
-            handshake.context = current
+            handshake.context = self._newest().context
 
         listening.sni_callback = renew  # called with every ClientHello, with a name or without
         return listening
@@ -145,11 +135,11 @@ class Tls:
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """For one listener of gRPC, which asks before every handshake what has changed."""
-        in_use = self._newest()
+        in_use = self._newest().configuration
 
         def renewed() -> grpc.ServerCertificateConfiguration | None:
             nonlocal in_use
-            newest = self._newest()
+            newest = self._newest().configuration
             if newest is in_use:
                 return None  # keeps it
             in_use = newest
@@ -166,22 +156,23 @@ class Tls:
         pair = (read(self._key), read(self._certificate))
         return grpc.ssl_server_certificate_configuration([pair], authorities)
 
-    def _newest(self) -> grpc.ServerCertificateConfiguration:
+    def _read(self) -> _Read:
+        return _Read(self._new_context(), self._grpc_configuration())
+
+    def _newest(self) -> _Read:
         """What the files hold, or held when they were last what they must be."""
-        with self._reading:  # handshakes are on threads of gRPC's
+        with self._reading:  # gRPC's handshakes are on threads of its own
             stamp = self._stamps()
-            if stamp == self._stamp:
-                return self._newest_read
-            # Whether it helps or not, the same files are not tried twice.
-            self._stamp = stamp
-            try:
-                self.check()
-                self._newest_read = self._grpc_configuration()
-            except InputError as error:
-                _log.error("the certificate stays as it was: %s", error)
-            else:
-                _log.info("the certificate was renewed")
-            return self._newest_read
+            if stamp != self._stamp:
+                # Whether it helps or not, the same files are not tried twice.
+                self._stamp = stamp
+                try:
+                    self._last = self._read()
+                except InputError as error:
+                    _log.error("the certificate stays as it was: %s", error)
+                else:
+                    _log.info("the certificate was renewed")
+            return self._last
 
     def _stamps(self) -> list[tuple[int, int]]:
         stamps = []
@@ -252,7 +243,7 @@ def exposure(settings: Settings) -> str:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
